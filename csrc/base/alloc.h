@@ -1,0 +1,22 @@
+/* Purpose: every allocation of the core goes through here, so that tests can
+ * make each one fail once (rt_alloc_fail_after) and count what is held.
+ * Threads: any. */
+#ifndef RT_BASE_ALLOC_H
+#define RT_BASE_ALLOC_H
+
+#include "base/base.h"
+
+void *rt_malloc(size_t n);             /* NULL when memory is short; n may be 0 */
+void *rt_calloc(size_t count, size_t size); /* checks the product */
+void *rt_realloc(void *p, size_t n);
+void *rt_aligned(size_t align, size_t n);   /* freed with rt_free */
+void rt_free(void *p);
+
+#ifdef RT_TEST_ALLOC
+/* The n-th allocation from now fails (0: the next one); -1 switches it off. */
+void rt_alloc_fail_after(long n);
+/* Allocations not yet freed. */
+long rt_alloc_live(void);
+#endif
+
+#endif
