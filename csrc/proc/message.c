@@ -1,0 +1,81 @@
+#include "proc/message.h"
+
+#include "base/alloc.h"
+
+#define ALIGN 8u
+
+_Static_assert(offsetof(rt_message, link) == 0, "a link is its message");
+_Static_assert(sizeof(rt_block) % ALIGN == 0 && sizeof(rt_message) % ALIGN == 0,
+               "messages stay aligned");
+
+RT_INLINE size_t room_for(uint32_t n) {
+    return sizeof(rt_message) + (((size_t)n + ALIGN - 1) & ~(size_t)(ALIGN - 1));
+}
+
+/* A block for `need` bytes, larger when it follows others of the same chain. */
+static rt_block *block_new(const rt_block *before, size_t need) {
+    size_t cap = before ? before->cap * 2 : 0;
+    rt_block *b;
+    if (cap > RT_BLOCK_BYTES - sizeof *b) cap = RT_BLOCK_BYTES - sizeof *b;
+    if (cap < need) cap = need;
+    b = rt_malloc(sizeof *b + cap);
+    if (!b) return NULL;
+    b->live = 0;
+    b->padding = 0;
+    b->used = 0;
+    b->cap = cap;
+    return b;
+}
+
+rt_message *rt_chain_add(rt_chain *chain, rt_pid target, uint32_t n) {
+    rt_block *b = chain->last ? chain->last->block : NULL;
+    size_t need = room_for(n);
+    rt_message *m;
+    if (!b || b->cap - b->used < need) {
+        b = block_new(b, need);
+        if (!b) return NULL;
+    }
+    m = (rt_message *)((uint8_t *)(b + 1) + b->used);
+    b->used += need;
+    b->live++;
+    m->link.next = chain->last ? &chain->last->link : NULL;
+    m->block = b;
+    m->target = target;
+    m->n = n;
+    m->pad = 0;
+    if (!chain->first) chain->first = m;
+    chain->last = m;
+    chain->count++;
+    chain->bytes += n;
+    return m;
+}
+
+/* Unlinks the newest message. */
+static rt_message *take_newest(rt_chain *chain) {
+    rt_message *m = chain->last;
+    chain->last = (rt_message *)m->link.next;
+    if (!chain->last) chain->first = NULL;
+    chain->count--;
+    chain->bytes -= m->n;
+    return m;
+}
+
+void rt_chain_undo(rt_chain *chain) {
+    rt_message *m;
+    RT_ASSERT(chain->count > 0);
+    m = take_newest(chain);
+    m->block->used -= room_for(m->n);
+    rt_message_free(m);
+}
+
+void rt_message_free(rt_message *m) {
+    if (!m) return;
+    RT_ASSERT(m->block->live > 0);
+    if (--m->block->live == 0) rt_free(m->block);
+}
+
+void rt_chain_cut(rt_chain *chain, uint32_t count) {
+    while (chain->count > count) rt_message_free(take_newest(chain));
+}
+
+void rt_chain_free(rt_chain *chain) { rt_chain_cut(chain, 0); }

@@ -1,0 +1,374 @@
+/* Limbo. A slot is free again when (a) everything its mailbox admitted has been
+ * taken out and freed, and (b) its ready entry is in no notifier's list. Both
+ * may have to wait for a thread that is between two steps. Release therefore
+ * tries once, and else puts the slot on the limbo list; new and release try a
+ * few of that list each time.
+ *
+ * For (a) somebody must come even if nobody calls new or release any more, or
+ * the messages would stay: the producer itself. Release counts such slots in
+ * `owed` (seq_cst) and then tries again; a producer puts its chain on the
+ * pile (seq_cst) and then reads `owed` (seq_cst). In the one order of these four
+ * either the producer sees owed > 0 and sweeps, or release sees the chain. The
+ * admission that was taken back (give_back in mailbox.c) leaves no message, only
+ * a slot, for the next new or release. */
+#include "proc/registry.h"
+
+#include <pthread.h>
+
+#include "base/alloc.h"
+#include "base/limits.h"
+#include "proc/names.h"
+
+#define SEGMENT_BITS 10u
+#define SEGMENT (1u << SEGMENT_BITS)   /* slots */
+#define SWEEP 4u                       /* slots in limbo tried by each new and release */
+
+_Static_assert(sizeof(void *) != 8 || sizeof(rt_process) == 128, "two cache lines a process");
+_Static_assert(offsetof(rt_process, mailbox) == 0, "a mailbox is its process");
+
+/* What a slot is at present (R3); in mailbox.spare, guarded by the lock. */
+enum slot_state {
+    SLOT_FREE,     /* in the free list, or never used */
+    SLOT_OWNED,
+    SLOT_LEFT,     /* in limbo: only (b) may be missing, or an admission not given back */
+    SLOT_OWED      /* in limbo: messages are on their way */
+};
+
+typedef struct slot_list {
+    uint32_t first, last, count;
+} slot_list;
+
+struct rt_registry {
+    /* Read by everybody, written once each. */
+    uint32_t segments, processes_max;
+    rt_names *names;
+    _Atomic uint32_t owed;            /* slots in limbo that wait for messages; nearly always 0 */
+    /* Writers. */
+    _Alignas(RT_CACHE_LINE) pthread_mutex_t lock;
+    slot_list free, limbo;
+    uint32_t fresh;                   /* the first id never used */
+    _Atomic uint32_t count;
+    _Atomic uint64_t lost;
+    _Alignas(RT_CACHE_LINE) _Atomic(rt_process *) segment[];
+};
+
+RT_INLINE rt_process *slot_of(rt_registry *r, uint32_t id) {
+    rt_process *s;
+    if (RT_UNLIKELY(id >> SEGMENT_BITS >= r->segments)) return NULL;
+    /* Acquire: partner of the release in slot_new. */
+    s = atomic_load_explicit(&r->segment[id >> SEGMENT_BITS], memory_order_acquire);
+    return s ? s + (id & (SEGMENT - 1)) : NULL;
+}
+
+RT_INLINE uint32_t serial_of(rt_pid pid) { return (uint32_t)(pid >> 32); }
+
+static void lock(rt_registry *r) { pthread_mutex_lock(&r->lock); }
+static void unlock(rt_registry *r) { pthread_mutex_unlock(&r->lock); }
+
+rt_registry *rt_registry_new(uint32_t processes_max, uint32_t names_max) {
+    uint32_t segments;
+    rt_registry *r;
+    size_t bytes;
+    if (processes_max > RT_ID_SLOT_MAX - 1) processes_max = RT_ID_SLOT_MAX - 1;
+    segments = processes_max / SEGMENT + 1;      /* ids 0 .. processes_max; 0 is never used */
+    bytes = sizeof *r + (size_t)segments * sizeof r->segment[0];
+    r = rt_aligned(RT_CACHE_LINE, bytes);
+    if (!r) return NULL;
+    memset(r, 0, bytes);
+    r->names = rt_names_new(names_max);
+    if (!r->names) {
+        rt_free(r);
+        return NULL;
+    }
+    r->segments = segments;
+    r->processes_max = processes_max;
+    r->fresh = 1;
+    pthread_mutex_init(&r->lock, NULL);
+    return r;
+}
+
+void rt_registry_free(rt_registry *r) {
+    if (!r) return;
+    for (uint32_t id = 1; id < r->fresh; id++) {
+        rt_process *p = slot_of(r, id);
+        if (p->mailbox.spare == SLOT_OWNED)
+            rt_message_free(atomic_load_explicit(&p->reason, memory_order_relaxed));
+        rt_mailbox_fini(&p->mailbox);
+    }
+    for (uint32_t i = 0; i < r->segments; i++)
+        rt_free(atomic_load_explicit(&r->segment[i], memory_order_relaxed));
+    rt_names_free(r->names);
+    pthread_mutex_destroy(&r->lock);
+    rt_free(r);
+}
+
+/* List functions and all that follow with `_locked`: under the lock. */
+static void list_add_locked(rt_registry *r, slot_list *l, rt_process *p) {
+    uint32_t id = (uint32_t)p->self;
+    p->next_free = 0;
+    if (l->last) slot_of(r, l->last)->next_free = id;
+    else l->first = id;
+    l->last = id;
+    l->count++;
+}
+
+static rt_process *list_take_locked(rt_registry *r, slot_list *l) {
+    rt_process *p;
+    if (!l->first) return NULL;
+    p = slot_of(r, l->first);
+    l->first = p->next_free;
+    if (!l->first) l->last = 0;
+    l->count--;
+    return p;
+}
+
+/* Frees what has arrived; true when the slot can be used again. */
+static bool settle_locked(rt_registry *r, rt_process *p) {
+    uint64_t freed;
+    bool all = rt_mailbox_drain(&p->mailbox, &freed);
+    bool left = rt_mailbox_unbind(&p->mailbox);
+    /* Relaxed: a counter. */
+    atomic_fetch_add_explicit(&r->lost, freed, memory_order_relaxed);
+    if (all && p->mailbox.spare == SLOT_OWED) {
+        p->mailbox.spare = SLOT_LEFT;
+        atomic_fetch_sub_explicit(&r->owed, 1, memory_order_relaxed); /* less is only less work */
+    }
+    return all && left;
+}
+
+/* Puts a released slot where it belongs now. */
+static void place_locked(rt_registry *r, rt_process *p) {
+    if (settle_locked(r, p)) {
+        p->mailbox.spare = SLOT_FREE;
+        list_add_locked(r, &r->free, p);
+    } else {
+        list_add_locked(r, &r->limbo, p);
+    }
+}
+
+static void sweep_locked(rt_registry *r, uint32_t most) {
+    if (most > r->limbo.count) most = r->limbo.count;
+    for (; most > 0; most--) place_locked(r, list_take_locked(r, &r->limbo));
+}
+
+/* The next id never used, its segment made when it is the first there. */
+static int fresh_locked(rt_registry *r, rt_process **out) {
+    uint32_t id = r->fresh;
+    rt_process *s;
+    if (id > r->processes_max) return RT_ELIMIT;
+    if (!slot_of(r, id)) {
+        s = rt_aligned(RT_CACHE_LINE, SEGMENT * sizeof *s);
+        if (!s) return RT_ENOMEM;
+        memset(s, 0, SEGMENT * sizeof *s);       /* every gate is dead */
+        /* Release: partner of the acquire in slot_of. */
+        atomic_store_explicit(&r->segment[id >> SEGMENT_BITS], s, memory_order_release);
+    }
+    r->fresh++;
+    *out = slot_of(r, id);
+    (*out)->self = id;
+    return RT_OK;
+}
+
+/* A free slot with `self` set to its new pid. */
+static int slot_take_locked(rt_registry *r, rt_process **out) {
+    rt_process *p;
+    int rc;
+    sweep_locked(r, SWEEP);
+    p = list_take_locked(r, &r->free);
+    if (!p) {
+        rc = fresh_locked(r, out);
+        if (rc == RT_OK || !r->limbo.count) return rc;
+        sweep_locked(r, r->limbo.count);
+        p = list_take_locked(r, &r->free);
+        if (!p) return rc;
+    }
+    p->self = (uint64_t)(uint32_t)(serial_of(p->self) + 1) << 32 | (uint32_t)p->self;    /* R1 */
+    *out = p;
+    return RT_OK;
+}
+
+int rt_process_new(rt_registry *r, rt_process **out) {
+    rt_process *p;
+    int rc;
+    lock(r);
+    rc = slot_take_locked(r, &p);
+    if (rc == RT_OK) {
+        p->mailbox.spare = SLOT_OWNED;
+        p->user = NULL;
+        /* Relaxed: published by the gate, in rt_mailbox_open. */
+        atomic_store_explicit(&p->reason, NULL, memory_order_relaxed);
+        atomic_store_explicit(&p->trap_exit, 0, memory_order_relaxed);
+        atomic_store_explicit(&p->named, 0, memory_order_relaxed);
+        atomic_fetch_add_explicit(&r->count, 1, memory_order_relaxed);
+        rt_mailbox_open(&p->mailbox, serial_of(p->self));
+        *out = p;
+    }
+    unlock(r);
+    return rc;
+}
+
+rt_process *rt_registry_lookup(rt_registry *r, rt_pid pid) {
+    rt_process *p = slot_of(r, (uint32_t)pid);
+    return p && rt_mailbox_alive(&p->mailbox, serial_of(pid)) ? p : NULL;
+}
+
+int rt_registry_push(rt_registry *r, rt_pid pid, rt_chain *chain, bool *over) {
+    rt_process *p = slot_of(r, (uint32_t)pid);
+    int rc;
+    if (!p) return RT_ENOENT;
+    RT_ASSERT(!chain->first || chain->first->target == pid);
+    rc = rt_mailbox_push_to(&p->mailbox, serial_of(pid), chain, over);
+    if (rc < 0) return rc;
+    /* seq_cst: after the exchange on the pile; partner of the RMW in release. */
+    if (RT_UNLIKELY(atomic_load_explicit(&r->owed, memory_order_seq_cst))) {
+        lock(r);
+        sweep_locked(r, r->limbo.count);
+        unlock(r);
+    }
+    return RT_OK;
+}
+
+static void unname_locked(rt_registry *r, rt_process *p) {
+    uint32_t cell = atomic_load_explicit(&p->named, memory_order_relaxed);
+    if (!cell) return;
+    /* Release: as in register. */
+    atomic_store_explicit(&p->named, 0, memory_order_release);
+    rt_names_drop(r->names, cell);
+}
+
+int rt_process_exit(rt_registry *r, rt_pid pid, rt_slice reason) {
+    rt_process *p = rt_registry_lookup(r, pid);
+    rt_chain copy = {0};
+    rt_message *m = NULL;
+    bool won;
+    if (!p) return RT_ENOENT;
+    /* Dying does not depend on memory: without it the reason is empty. */
+    if (reason.n && reason.n <= UINT32_MAX) m = rt_chain_add(&copy, 0, (uint32_t)reason.n);
+    if (m) memcpy(rt_message_data(m), reason.p, reason.n);
+    lock(r);
+    won = rt_mailbox_alive(&p->mailbox, serial_of(pid));
+    if (won) {
+        /* Relaxed: published by the gate; partner of rt_mailbox_closed. */
+        atomic_store_explicit(&p->reason, m, memory_order_relaxed);
+        rt_mailbox_end(&p->mailbox, serial_of(pid));     /* true: only here, under the lock */
+        unname_locked(r, p);
+        atomic_fetch_sub_explicit(&r->count, 1, memory_order_relaxed);
+    }
+    unlock(r);
+    if (!won) {
+        rt_message_free(m);
+        return RT_ENOENT;
+    }
+    rt_mailbox_wake(&p->mailbox);
+    return RT_OK;
+}
+
+rt_slice rt_process_reason(rt_process *p) {
+    rt_message *m = NULL;
+    /* The acquire in alive orders the load behind exit's store. */
+    if (!rt_process_alive(p)) m = atomic_load_explicit(&p->reason, memory_order_relaxed);
+    return m ? rt_message_slice(m) : rt_slice_of(NULL, 0);
+}
+
+bool rt_process_alive(const rt_process *p) {
+    return rt_mailbox_alive(&p->mailbox, serial_of(p->self));
+}
+
+void rt_process_release(rt_registry *r, rt_process *p) {
+    uint64_t freed;
+    bool free;
+    RT_ASSERT(p->mailbox.spare == SLOT_OWNED && !rt_process_alive(p));
+    /* What takes time is done before the lock: the owner is still the consumer. */
+    rt_message_free(atomic_load_explicit(&p->reason, memory_order_relaxed));
+    p->user = NULL;
+    free = rt_mailbox_drain(&p->mailbox, &freed);
+    atomic_fetch_add_explicit(&r->lost, freed, memory_order_relaxed);
+    lock(r);
+    p->mailbox.spare = SLOT_LEFT;
+    if (!free) {
+        p->mailbox.spare = SLOT_OWED;
+        /* seq_cst, before settle looks at the pile: partner of the load in push. */
+        atomic_fetch_add_explicit(&r->owed, 1, memory_order_seq_cst);
+    }
+    place_locked(r, p);
+    sweep_locked(r, SWEEP);
+    unlock(r);
+}
+
+rt_message *rt_process_pop(rt_process *p) {
+    rt_message *m = rt_mailbox_pop(&p->mailbox);
+    RT_ASSERT(!m || m->target == p->self);
+    return m;
+}
+
+int rt_registry_register(rt_registry *r, rt_slice name, rt_pid pid) {
+    rt_process *p = slot_of(r, (uint32_t)pid);
+    uint32_t cell;
+    int rc = RT_ENOENT;
+    if (!p) return rc;
+    lock(r);
+    if (rt_mailbox_alive(&p->mailbox, serial_of(pid))) {
+        /* Relaxed: written under the lock alone. */
+        if (atomic_load_explicit(&p->named, memory_order_relaxed)) rc = RT_EEXIST;
+        else rc = rt_names_put(r->names, name, pid, &cell);
+        /* Release: partner of the acquire in name_of. */
+        if (rc == RT_OK) atomic_store_explicit(&p->named, cell, memory_order_release);
+    }
+    unlock(r);
+    return rc;
+}
+
+int rt_registry_unregister(rt_registry *r, rt_slice name) {
+    uint32_t cell;
+    lock(r);
+    cell = rt_names_index(r->names, name);
+    /* R4: under the lock the slot is that process's. */
+    if (cell) unname_locked(r, slot_of(r, (uint32_t)rt_names_pid(r->names, cell)));
+    unlock(r);
+    return cell ? RT_OK : RT_ENOENT;
+}
+
+rt_pid rt_registry_whereis(rt_registry *r, rt_slice name) {
+    return rt_names_find(r->names, name);
+}
+
+size_t rt_registry_name_of(rt_registry *r, rt_pid pid, uint8_t *out) {
+    rt_process *p = rt_registry_lookup(r, pid);
+    uint32_t cell;
+    if (!p) return 0;
+    /* Acquire: partner of register. A cell of another process says so itself. */
+    cell = atomic_load_explicit(&p->named, memory_order_acquire);
+    return cell ? rt_names_read(r->names, cell, pid, out) : 0;
+}
+
+void rt_registry_each(rt_registry *r, void (*f)(void *arg, rt_process *p), void *arg) {
+    lock(r);
+    for (uint32_t id = 1; id < r->fresh; id++) {
+        rt_process *p = slot_of(r, id);
+        if (rt_process_alive(p)) f(arg, p);
+    }
+    unlock(r);
+}
+
+void rt_registry_each_name(rt_registry *r, void (*f)(void *arg, rt_slice name, rt_pid pid),
+                           void *arg) {
+    lock(r);
+    rt_names_each(r->names, f, arg);
+    unlock(r);
+}
+
+uint32_t rt_registry_count(const rt_registry *r) {
+    return atomic_load_explicit(&r->count, memory_order_relaxed);   /* a moment's view */
+}
+
+uint64_t rt_registry_lost(const rt_registry *r) {
+    return atomic_load_explicit(&r->lost, memory_order_relaxed);
+}
+
+uint32_t rt_registry_limbo(rt_registry *r) {
+    uint32_t n;
+    lock(r);
+    n = r->limbo.count;
+    unlock(r);
+    return n;
+}
