@@ -1,0 +1,318 @@
+#include "net/conn.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/cursor.h"
+
+#define LARGE_PACKET (64u * 1024u)
+#define WRITE_BYTES_MAX (1u << 20)
+
+static void conn_ready(rt_source *s, uint32_t events);
+
+int rt_conn_init(rt_conn *c, rt_poller *p, uint8_t *shared, size_t frame_bytes_max,
+                 const rt_conn_ops *ops)
+{
+    memset(c, 0, sizeof *c);
+    int rc = rt_outq_init(&c->own);
+    if (rc < 0) return rc;
+    c->out = &c->own;
+    c->source.fd = -1;
+    c->source.ready = conn_ready;
+    c->poller = p;
+    c->shared = shared;
+    c->frame_bytes_max = frame_bytes_max;
+    c->ops = ops;
+    return RT_OK;
+}
+
+int rt_conn_adopt(rt_conn *c, int fd)
+{
+    int rc = rt_poller_add(c->poller, &c->source, fd, RT_READABLE);
+    if (rc < 0) return rc;
+    c->own.fd = fd;
+    return RT_OK;
+}
+
+int rt_conn_open(rt_conn *c, const rt_address *to)
+{
+    int fd;
+    int rc = rt_socket_connect(to, &fd);
+    if (rc < 0 && rc != RT_AGAIN) return rc;
+    /* A connect that succeeded at once is also reported by the poller: one path. */
+    rc = rt_poller_add(c->poller, &c->source, fd, RT_WRITABLE);
+    if (rc < 0) {
+        rt_socket_close(fd);
+        return rc;
+    }
+    c->own.fd = fd;
+    c->connecting = true;
+    return RT_OK;
+}
+
+void rt_conn_packets(rt_conn *c) { c->packets = true; }
+
+static void update_interest(rt_conn *c)
+{
+    if (c->source.fd < 0) return;
+    pthread_mutex_lock(&c->out->lock);
+    bool more = c->out->bytes > 0;
+    pthread_mutex_unlock(&c->out->lock);
+    uint32_t want = (c->paused ? 0 : RT_READABLE) | (more || c->connecting ? RT_WRITABLE : 0);
+    if (want != c->source.interest && rt_poller_modify(c->poller, &c->source, want) < 0)
+        rt_conn_close(c, RT_ESYS, errno);
+}
+
+/* Waits until no sender holds the token, then takes the descriptor away from
+ * the queue. A sender's write does not block, so the wait is short. */
+static void queue_detach(rt_outq *q)
+{
+    pthread_mutex_lock(&q->lock);
+    while (q->writing) {
+        pthread_mutex_unlock(&q->lock);
+        sched_yield();
+        pthread_mutex_lock(&q->lock);
+    }
+    q->fd = -1;
+    pthread_mutex_unlock(&q->lock);
+}
+
+static void conn_end(rt_conn *c)
+{
+    int fd = c->source.fd;
+    c->dead = true;
+    if (fd >= 0) rt_poller_remove(c->poller, &c->source);
+    queue_detach(c->out);
+    if (c->out != &c->own) queue_detach(&c->own);
+    if (fd >= 0) rt_socket_close(fd);
+    rt_free(c->partial);
+    c->partial = NULL;
+    c->partial_n = c->need = 0;
+    rt_outq_fini(&c->own);
+    c->ops->closed(c, c->fail_rc, c->fail_sys);
+}
+
+void rt_conn_close(rt_conn *c, int rc, int sys)
+{
+    if (c->closing) return;
+    c->closing = true;
+    c->fail_rc = rc;
+    c->fail_sys = sys;
+    if (!c->busy) conn_end(c);
+}
+
+void rt_conn_finish(rt_conn *c)
+{
+    if (c->closing) return;
+    c->eof_after_write = true;
+    rt_conn_flush(c);
+}
+
+int rt_conn_use_queue(rt_conn *c, rt_outq *q)
+{
+    int rc = RT_OK;
+    pthread_mutex_lock(&q->lock);
+    for (rt_outchunk *k = c->own.first; k; k = k->next) {
+        RT_ASSERT(k->next == NULL); /* a handshake fits one chunk */
+        if (k->n > k->off) rc = rt_outq_put_front(q, k->data + k->off, k->n - k->off);
+        if (rc < 0) goto done;
+    }
+    rt_outchunk_free(rt_outq_take(&c->own));
+    q->fd = c->own.fd;
+    q->written = 0;
+    c->out = q;
+done:
+    pthread_mutex_unlock(&q->lock);
+    return rc;
+}
+
+int rt_outq_write(rt_outq *q, size_t bytes_max)
+{
+    struct iovec iov[RT_OUTQ_IOV_MAX];
+    pthread_mutex_lock(&q->lock);
+    int rc = q->fd < 0 ? RT_ENOTCONN : q->writing ? RT_EBUSY : q->bytes == 0 ? RT_OK : RT_AGAIN;
+    if (rc != RT_AGAIN) goto out;
+    q->writing = true;
+    int fd = q->fd;
+    int k = rt_outq_snapshot(q, iov, RT_OUTQ_IOV_MAX, bytes_max);
+    pthread_mutex_unlock(&q->lock);
+    struct msghdr mh = {.msg_iov = iov, .msg_iovlen = (size_t)k};
+    ssize_t n;
+    do n = sendmsg(fd, &mh, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    int sys = errno;
+    pthread_mutex_lock(&q->lock);
+    q->writing = false;
+    if (n > 0) rt_outq_consume(q, (size_t)n);
+    if (n < 0 && sys != EAGAIN && sys != EWOULDBLOCK) rc = RT_ESYS;
+    else rc = q->bytes == 0 ? RT_OK : RT_AGAIN;
+    errno = sys;
+out:
+    pthread_mutex_unlock(&q->lock);
+    return rc;
+}
+
+void rt_conn_flush(rt_conn *c)
+{
+    if (c->closing || c->connecting || c->source.fd < 0) return;
+    int rc = rt_outq_write(c->out, WRITE_BYTES_MAX);
+    if (rc == RT_ESYS) {
+        rt_conn_close(c, RT_ESYS, errno);
+        return;
+    }
+    if (rc == RT_OK && c->eof_after_write) {
+        rt_conn_close(c, RT_OK, 0);
+        return;
+    }
+    if (rc != RT_ENOTCONN && c->ops->written) c->ops->written(c);
+    if (!c->closing) update_interest(c);
+}
+
+int rt_conn_send(rt_conn *c, const void *p, size_t n)
+{
+    if (c->closing) return RT_ECLOSED;
+    pthread_mutex_lock(&c->out->lock);
+    int rc = rt_outq_put(c->out, p, n);
+    pthread_mutex_unlock(&c->out->lock);
+    if (rc == RT_OK) rt_conn_flush(c);
+    return rc;
+}
+
+void rt_conn_pause(rt_conn *c, bool on)
+{
+    if (c->paused == on || c->closing) return;
+    c->paused = on;
+    update_interest(c);
+}
+
+/* Gives whole packets (or raw messages) of [p, p+n) on; *used tells how far. */
+static int dispatch(rt_conn *c, const uint8_t *p, size_t n, size_t *used)
+{
+    size_t at = 0;
+    int rc = RT_OK;
+    while (at < n && !c->closing) {
+        if (!c->packets) {
+            int64_t k = c->ops->bytes(c, p + at, n - at);
+            if (k < 0) { rc = (int)k; break; }
+            if (k == 0 && !c->packets) break;
+            at += (size_t)k;
+            continue;
+        }
+        if (n - at < 4) break;
+        size_t len = rt_load_u32(p + at);
+        if (len > c->frame_bytes_max) { rc = RT_ELIMIT; break; }
+        if (n - at - 4 < len) break;
+        rc = c->ops->packet(c, p + at + 4, len);
+        if (rc < 0) break;
+        at += 4 + len;
+    }
+    *used = at;
+    return rc;
+}
+
+/* Keeps what is left of a read for the next one. */
+static int keep(rt_conn *c, const uint8_t *p, size_t n)
+{
+    size_t cap = n < 256 ? 256 : n;
+    size_t need = 0;
+    if (n == 0) {
+        rt_free(c->partial);
+        c->partial = NULL;
+        c->partial_n = c->partial_cap = 0;
+        return RT_OK;
+    }
+    if (c->packets && n >= 4) {
+        size_t len = rt_load_u32(p);
+        if (len > c->frame_bytes_max) return RT_ELIMIT;
+        if (len + 4 > LARGE_PACKET) cap = need = len + 4;
+    } else if (!c->packets && n > LARGE_PACKET) {
+        return RT_ELIMIT;
+    }
+    if (c->partial_cap < cap) {
+        uint8_t *q = rt_malloc(cap);
+        if (!q) return RT_ENOMEM;
+        memcpy(q, p, n);
+        rt_free(c->partial);
+        c->partial = q;
+        c->partial_cap = cap;
+    } else {
+        memmove(c->partial, p, n);
+    }
+    c->partial_n = n;
+    c->need = need;
+    return RT_OK;
+}
+
+/* One recv; RT_OK: read on; RT_AGAIN: nothing left for now. */
+static int read_once(rt_conn *c)
+{
+    uint8_t *to;
+    size_t room;
+    if (c->need) {
+        to = c->partial + c->partial_n;
+        room = c->need - c->partial_n;
+    } else {
+        memcpy(c->shared, c->partial ? c->partial : c->shared, c->partial_n);
+        to = c->shared + c->partial_n;
+        room = RT_READ_BUFFER_BYTES - c->partial_n;
+    }
+    ssize_t got = recv(c->source.fd, to, room, MSG_DONTWAIT);
+    if (got == 0) { c->fail_sys = 0; return RT_ECLOSED; }
+    if (got < 0) {
+        if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) return RT_AGAIN;
+        c->fail_sys = errno;
+        return RT_ESYS;
+    }
+    c->bytes_in += (uint64_t)got;
+    c->reads++;
+    int rc;
+    size_t used = 0;
+    if (c->need) {
+        c->partial_n += (size_t)got;
+        if (c->partial_n < c->need) return (size_t)got < room ? RT_AGAIN : RT_OK;
+        rc = c->ops->packet(c, c->partial + 4, c->need - 4);
+        rt_free(c->partial);
+        c->partial = NULL;
+        c->partial_n = c->partial_cap = c->need = 0;
+    } else {
+        size_t n = c->partial_n + (size_t)got;
+        rc = dispatch(c, c->shared, n, &used);
+        if (rc == RT_OK && !c->closing) rc = keep(c, c->shared + used, n - used);
+    }
+    if (rc == RT_OK && (size_t)got < room) rc = RT_AGAIN;
+    return rc;
+}
+
+static void read_some(rt_conn *c)
+{
+    int rc = RT_OK;
+    for (int i = 0; i < RT_CONN_ROUNDS && rc == RT_OK && !c->closing && !c->paused; i++)
+        rc = read_once(c);
+    if (c->packets && c->ops->batch) c->ops->batch(c);
+    if (rc < 0 && rc != RT_AGAIN) rt_conn_close(c, rc, c->fail_sys);
+}
+
+static void conn_ready(rt_source *s, uint32_t events)
+{
+    rt_conn *c = RT_CONTAINER_OF(s, rt_conn, source);
+    c->busy = true;
+    if (c->connecting) {
+        int sys = rt_socket_error(s->fd);
+        if (sys) {
+            rt_conn_close(c, RT_ESYS, sys);
+        } else if (events & RT_WRITABLE) {
+            c->connecting = false;
+            update_interest(c);
+            if (!c->closing) c->ops->connected(c);
+        }
+    } else {
+        /* A hang-up is found by reading, after what the peer still sent. */
+        if (events & RT_HANGUP && c->paused) rt_conn_close(c, RT_ECLOSED, 0);
+        else if (events & (RT_READABLE | RT_HANGUP)) read_some(c);
+        if (!c->closing && events & RT_WRITABLE) rt_conn_flush(c);
+    }
+    c->busy = false;
+    if (c->closing) conn_end(c);
+}

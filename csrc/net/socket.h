@@ -1,0 +1,49 @@
+/* Purpose: TCP sockets: addresses, non-blocking connect, listen, accept.
+ * Everything is close-on-exec and non-blocking; TCP_NODELAY and keep-alive are
+ * set on every stream. Errors: RT_ESYS with errno, RT_EINVAL (no address). */
+#ifndef RT_NET_SOCKET_H
+#define RT_NET_SOCKET_H
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "base/base.h"
+
+typedef struct rt_address {
+    socklen_t n;
+    union {
+        struct sockaddr sa;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    };
+} rt_address;
+
+#define RT_ADDRESS_TEXT_MAX 64u
+
+int rt_address_parse(const char *numeric_host, uint16_t port, rt_address *out); /* IPv4 or IPv6 text */
+int rt_address_any(int family, uint16_t port, rt_address *out);
+int rt_address_loopback(int family, uint16_t port, rt_address *out);
+void rt_address_text(const rt_address *a, char out[RT_ADDRESS_TEXT_MAX]);   /* 127.0.0.1:80, [::1]:80 */
+uint16_t rt_address_port(const rt_address *a);
+void rt_address_set_port(rt_address *a, uint16_t port);
+bool rt_address_is_loopback(const rt_address *a);
+/* True when the two addresses are of the same host (ports apart), IPv4-mapped
+ * IPv6 counted as IPv4. */
+bool rt_address_same_host(const rt_address *a, const rt_address *b);
+
+/* Starts a connect; *out is the descriptor; RT_OK (done) or RT_AGAIN (wait for
+ * writable, then rt_socket_error). */
+int rt_socket_connect(const rt_address *to, int *out);
+/* SO_ERROR as errno value, 0 when fine; ECONNREFUSED for a stream that was
+ * connected to itself. Asking clears it. */
+int rt_socket_error(int fd);
+/* An IPv6 "any" address takes IPv4 as well. `bound` may be NULL. */
+int rt_socket_listen(const rt_address *at, int backlog, int *out, rt_address *bound);
+/* RT_AGAIN when none waits; RT_ESYS. Connections that broke while they waited
+ * are passed over. `peer` may be NULL. */
+int rt_socket_accept(int listener, int *out, rt_address *peer);
+int rt_socket_local(int fd, rt_address *out);
+int rt_socket_peer(int fd, rt_address *out);
+void rt_socket_close(int fd);                /* keeps errno; -1 is harmless */
+
+#endif
