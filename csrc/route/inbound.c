@@ -1,0 +1,324 @@
+#include "route/inbound.h"
+
+#include "base/clock.h"
+#include "base/cursor.h"
+#include "dist/control.h"
+#include "dist/fragments.h"
+#include "dist/frame.h"
+#include "route/outbound.h"
+#include "route/relay.h"
+#include "route/signal.h"
+#include "route/system.h"
+#include "term/ident.h"
+#include "term/scan.h"
+#include "term/tags.h"
+#include "term/write.h"
+
+#define CHAIN_BYTES_MAX (256u * 1024u)
+
+void rt_inbound_init(rt_inbound *in, rt_route *route)
+{
+    memset(in, 0, sizeof *in);
+    in->route = route;
+}
+
+void rt_inbound_fini(rt_inbound *in)
+{
+    rt_chain_free(&in->chain);
+    rt_buf_fini(&in->control);
+    rt_buf_fini(&in->payload);
+    rt_buf_fini(&in->ident[0]);
+    rt_buf_fini(&in->ident[1]);
+}
+
+static void count(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed); /* a counter, orders nothing */
+}
+
+void rt_inbound_flush(rt_inbound *in)
+{
+    if (!in->chain.first) return;
+    bool over = false;
+    rt_chain chain = in->chain;
+    memset(&in->chain, 0, sizeof in->chain);
+    uint64_t bytes = chain.bytes;
+    uint32_t messages = chain.count;
+    int rc = rt_registry_push(in->route->registry, in->chain_to, &chain, &over);
+    if (rc < 0) {
+        rt_chain_free(&chain);
+        count(&in->chain_from->count.dropped_in, messages);
+    }
+    if (over || rc == RT_EFULL)
+        in->route->overflow(in->route, in->chain_from, in->chain_to, rc == RT_EFULL, bytes);
+}
+
+/* Gathers a message for a local process. */
+static int deliver(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
+{
+    if (!rt_registry_lookup(in->route->registry, to)) {
+        count(&peer->count.dropped_in, 1);
+        return RT_OK;
+    }
+    if (in->chain.first && (in->chain_to != to || in->chain.bytes > CHAIN_BYTES_MAX))
+        rt_inbound_flush(in);
+    if (payload.n > UINT32_MAX) return RT_ELIMIT;
+    rt_message *m = rt_chain_add(&in->chain, to, (uint32_t)payload.n);
+    if (!m) return RT_ENOMEM;
+    memcpy(rt_message_data(m), payload.p, payload.n);
+    in->chain_to = to;
+    in->chain_from = peer;
+    return RT_OK;
+}
+
+/* The canonical form of an identifier, in one of two scratch places. */
+static int canonical(rt_inbound *in, int place, rt_slice *ident)
+{
+    if (ident->n > 2 && (ident->p[0] == RT_TAG_NEW_PID && ident->p[1] == RT_TAG_SMALL_ATOM_UTF8))
+        return RT_OK;
+    rt_buf *b = &in->ident[place];
+    rt_cursor c = rt_cursor_of(ident->p, ident->n);
+    b->n = 0;
+    int rc = rt_put_canonical(b, &c);
+    if (rc == RT_OK) *ident = rt_slice_of(b->p, b->n);
+    return rc;
+}
+
+static int to_pid(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice payload)
+{
+    rt_pid to;
+    int rc = rt_route_local(in->route, c->to, &to);
+    if (RT_LIKELY(rc == RT_OK)) return deliver(in, peer, to, payload);
+    if (rc == RT_EBAD) return rc;
+    if (rc == RT_ENOTCONN && in->route->relay) {
+        rc = rt_relay_send(in->route, c, payload);
+        if (rc == RT_OK || rc == RT_ENOMEM) return rc;
+    }
+    count(&peer->count.dropped_in, 1);
+    return RT_OK;
+}
+
+static int to_name(rt_inbound *in, rt_peer *peer, rt_slice atom, rt_slice payload)
+{
+    rt_cursor c = rt_cursor_of(atom.p, atom.n);
+    rt_slice name;
+    bool latin1;
+    int rc = rt_read_atom(&c, &name, &latin1);
+    if (rc < 0) return rc;
+    uint8_t wide[2 * RT_ATOM_CHARS_MAX];
+    if (latin1) {
+        size_t n = 0;
+        for (size_t i = 0; i < name.n; i++) {
+            if (name.p[i] < 0x80) { wide[n++] = name.p[i]; continue; }
+            wide[n++] = (uint8_t)(0xc0 | name.p[i] >> 6);
+            wide[n++] = (uint8_t)(0x80 | (name.p[i] & 0x3f));
+        }
+        name = rt_slice_of(wide, n);
+    }
+    rt_pid to = rt_registry_whereis(in->route->registry, name);
+    if (to) return deliver(in, peer, to, payload);
+    if (rt_slice_eq(name, rt_slice_of("net_kernel", 10))) {
+        rc = rt_system_message(in->route, peer, payload);
+        if (rc != RT_ENOENT) return rc;
+    }
+    count(&peer->count.dropped_in, 1);
+    return RT_OK;
+}
+
+static int to_alias(rt_inbound *in, rt_peer *peer, rt_slice alias, rt_slice payload)
+{
+    int rc = canonical(in, 1, &alias);
+    if (rc < 0) return rc;
+    uint32_t flags = 0;
+    rt_pid to = rt_relations_find_ref(in->route->relations, RT_REL_ALIAS, alias, &flags);
+    if (!to) {
+        count(&peer->count.dropped_in, 1);
+        return RT_OK;
+    }
+    if (flags & RT_ALIAS_ONCE)
+        rt_relations_remove_ref(in->route->relations, RT_REL_ALIAS, alias, NULL);
+    return deliver(in, peer, to, payload);
+}
+
+/* An alias is named like a reference of this node or a pid of it. */
+static int altact(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice payload)
+{
+    if (c->id & RT_ALTACT_EXIT) {
+        rt_pid to;
+        rt_slice from = c->from;
+        int rc = canonical(in, 0, &from);
+        if (rc < 0 || rt_route_local(in->route, c->to, &to) < 0) return rc;
+        return rt_signal_got_exit(in->route, to, from, payload, false);
+    }
+    if (c->to_alias) return to_alias(in, peer, c->to, payload);
+    if (c->to_name) return to_name(in, peer, c->to, payload);
+    return to_pid(in, peer, c, payload);
+}
+
+static int refuse_spawn(rt_inbound *in, rt_peer *peer, const rt_control *c)
+{
+    rt_buf b = RT_BUF_INIT, result = RT_BUF_INIT;
+    int rc = rt_put_atom_str(&result, "notsup");
+    if (rc == RT_OK) rc = rt_outbound_begin(&b);
+    if (rc == RT_OK)
+        rc = rt_control_spawn_reply(&b, c->ref, c->from, 0, rt_slice_of(result.p, result.n));
+    rc = rt_route_put_signal(in->route, peer, &b, rc);
+    rt_buf_fini(&result);
+    return rc;
+}
+
+static int acknowledge_unlink(rt_inbound *in, rt_peer *peer, const rt_control *c)
+{
+    rt_buf b = RT_BUF_INIT;
+    int rc = rt_outbound_begin(&b);
+    if (rc == RT_OK) rc = rt_control_unlink_id_ack(&b, c->id, c->to, c->from);
+    return rt_route_put_signal(in->route, peer, &b, rc);
+}
+
+/* Links, monitors, exits: rare, and always after the messages before them. */
+static int signal(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice payload)
+{
+    rt_route *r = in->route;
+    rt_slice from = c->from, ref = c->ref;
+    rt_slice reason = c->payload ? payload : c->reason;
+    rt_pid to = 0;
+    rt_inbound_flush(in);
+    int rc = RT_OK;
+    if (from.n && c->op != RT_OP_MONITOR_P_EXIT && c->op != RT_OP_PAYLOAD_MONITOR_P_EXIT)
+        rc = canonical(in, 0, &from);
+    if (rc == RT_OK && ref.n) rc = canonical(in, 1, &ref);
+    if (rc < 0) return rc;
+    bool here = !c->to_name && !c->to_alias && rt_route_local(r, c->to, &to) == RT_OK;
+    switch (c->op) {
+    case RT_OP_LINK:
+        return rt_signal_got_link(r, peer, from, c->to);
+    case RT_OP_UNLINK:
+    case RT_OP_UNLINK_ID:
+        if (here) rt_relations_remove_link(r->relations, to, from);
+        return c->op == RT_OP_UNLINK ? RT_OK : acknowledge_unlink(in, peer, c);
+    case RT_OP_EXIT:
+    case RT_OP_EXIT_TT:
+    case RT_OP_PAYLOAD_EXIT:
+    case RT_OP_PAYLOAD_EXIT_TT:
+        return here ? rt_signal_got_exit(r, to, from, reason, true) : RT_OK;
+    case RT_OP_EXIT2:
+    case RT_OP_EXIT2_TT:
+    case RT_OP_PAYLOAD_EXIT2:
+    case RT_OP_PAYLOAD_EXIT2_TT:
+        return here ? rt_signal_got_exit(r, to, from, reason, false) : RT_OK;
+    case RT_OP_MONITOR_P:
+        return rt_signal_got_monitor(r, peer, from, c->to, c->to_name, ref);
+    case RT_OP_DEMONITOR_P:
+        rt_relations_remove_ref(r->relations, RT_REL_MONITOR_IN, ref, NULL);
+        return RT_OK;
+    case RT_OP_MONITOR_P_EXIT:
+    case RT_OP_PAYLOAD_MONITOR_P_EXIT:
+        return rt_signal_got_down(r, ref, reason);
+    case RT_OP_SPAWN_REQUEST:
+    case RT_OP_SPAWN_REQUEST_TT:
+        return refuse_spawn(in, peer, c);
+    case RT_OP_SPAWN_REPLY:
+    case RT_OP_SPAWN_REPLY_TT:
+        return here ? rt_signal_got_spawn_reply(r, peer, to, ref, c->id, c->reason) : RT_OK;
+    default: /* acknowledgements, group leaders, node links: nothing to do */
+        return RT_OK;
+    }
+}
+
+static int dispatch(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice payload)
+{
+    switch (c->op) {
+    case RT_OP_SEND:
+    case RT_OP_SEND_TT:
+    case RT_OP_SEND_SENDER:
+    case RT_OP_SEND_SENDER_TT:
+        count(&peer->count.messages_in, 1);
+        return to_pid(in, peer, c, payload);
+    case RT_OP_REG_SEND:
+    case RT_OP_REG_SEND_TT:
+        count(&peer->count.messages_in, 1);
+        return to_name(in, peer, c->to, payload);
+    case RT_OP_ALIAS_SEND:
+    case RT_OP_ALIAS_SEND_TT:
+        count(&peer->count.messages_in, 1);
+        return to_alias(in, peer, c->to, payload);
+    case RT_OP_ALTACT_SIG_SEND:
+        if (!(c->id & RT_ALTACT_EXIT)) count(&peer->count.messages_in, 1);
+        else rt_inbound_flush(in);
+        return altact(in, peer, c, payload);
+    default:
+        return signal(in, peer, c, payload);
+    }
+}
+
+/* Validates a term and takes its atom references out. *used: its length as it
+ * came. Bytes behind a payload are ignored, as Erlang does. */
+static int open_term(rt_inbound *in, rt_slice raw, const rt_atoms *atoms, rt_buf *scratch,
+                     rt_slice *out, size_t *used)
+{
+    rt_scan scan = {.depth_max = in->route->limits.term_depth_max, .atoms = atoms};
+    int64_t n = rt_term_scan(raw.p, raw.n, &scan);
+    if (n < 0) return n == RT_AGAIN ? RT_EBAD : (int)n;
+    *used = (size_t)n;
+    *out = rt_slice_of(raw.p, (size_t)n);
+    if (scan.cache_refs == 0) return RT_OK;
+    scratch->n = 0;
+    int rc = rt_term_expand(scratch, raw.p, (size_t)n, atoms);
+    if (rc == RT_OK) *out = rt_slice_of(scratch->p, scratch->n);
+    return rc;
+}
+
+/* Control (expanded) and raw payload of one whole message. */
+static int message(rt_inbound *in, rt_peer *peer, rt_slice control, rt_slice raw,
+                   const rt_atoms *atoms)
+{
+    rt_control c;
+    size_t used;
+    rt_slice payload = {NULL, 0};
+    int64_t k = rt_control_parse(control.p, control.n, &c);
+    if (k < 0) return k == RT_AGAIN ? RT_EBAD : (int)k;
+    if (c.payload) {
+        int rc = open_term(in, raw, atoms, &in->payload, &payload, &used);
+        if (rc < 0) return rc;
+    }
+    return dispatch(in, peer, &c, payload);
+}
+
+static int fragment(rt_inbound *in, rt_peer *peer, const rt_frame *f)
+{
+    rt_assembled a;
+    int rc = rt_fragments_feed(peer->assembly, f, &a);
+    if (rc <= 0) return rc;
+    rc = message(in, peer, rt_slice_of(a.control.p, a.control.n),
+                 rt_slice_of(a.payload.p, a.payload.n), &a.atoms);
+    rt_assembled_fini(&a);
+    return rc;
+}
+
+int rt_inbound_packet(rt_inbound *in, rt_peer *peer, const uint8_t *p, size_t n)
+{
+    rt_frame f;
+    rt_slice control, payload;
+    size_t used;
+    if (n == 0) return RT_OK; /* a tick */
+    count(&peer->count.bytes_in, n + 4);
+    int rc = rt_frame_parse(peer->cache, peer->header, rt_slice_of(p, n), &f);
+    if (rc < 0) return rc;
+    switch (f.kind) {
+    case RT_FRAME_TICK:
+        return RT_OK;
+    case RT_FRAME_FRAG_FIRST:
+    case RT_FRAME_FRAG_NEXT:
+        return fragment(in, peer, &f);
+    case RT_FRAME_PASS:
+        rc = rt_frame_split_pass(f.body, &control, &payload);
+        if (rc < 0) return rc;
+        return message(in, peer, control, payload, NULL);
+    case RT_FRAME_NORMAL:
+        rc = open_term(in, f.body, &f.atoms, &in->control, &control, &used);
+        if (rc < 0) return rc;
+        payload = rt_slice_of(f.body.p + used, f.body.n - used);
+        return message(in, peer, control, payload, &f.atoms);
+    }
+    return RT_EBAD;
+}

@@ -1,0 +1,31 @@
+/* Purpose: packets from a peer become messages in mailboxes and signals.
+ * Ownership: one rt_inbound belongs to one driver; it owns scratch memory only.
+ * Threads: the driver only.
+ * Limits: term_depth_max; payloads are validated before they reach a box.
+ * Errors: any error is the peer's and closes its connection: RT_EBAD,
+ * RT_ELIMIT; RT_ENOMEM is ours and closes too, so that nothing is lost in
+ * silence. */
+#ifndef RT_ROUTE_INBOUND_H
+#define RT_ROUTE_INBOUND_H
+
+#include "base/buf.h"
+#include "route/route.h"
+
+typedef struct rt_inbound {
+    rt_route *route;
+    rt_chain chain;        /* messages of one destination, not yet pushed */
+    rt_pid chain_to;
+    rt_peer *chain_from;
+    rt_buf control;        /* expanded control tuple */
+    rt_buf payload;        /* expanded payload */
+    rt_buf ident[2];       /* canonical from and reference */
+} rt_inbound;
+
+void rt_inbound_init(rt_inbound *in, rt_route *route);
+void rt_inbound_fini(rt_inbound *in);
+/* One packet, without its length. */
+int rt_inbound_packet(rt_inbound *in, rt_peer *peer, const uint8_t *p, size_t n);
+/* Pushes what is gathered; at the end of each read. */
+void rt_inbound_flush(rt_inbound *in);
+
+#endif

@@ -1,0 +1,187 @@
+#include "route/outbound.h"
+
+#include "base/cursor.h"
+#include "term/tags.h"
+#include "term/scan.h"
+
+int rt_outbound_begin(rt_buf *b)
+{
+    RT_ASSERT(b->n == 0);
+    int rc = rt_buf_reserve(b, 256);
+    if (rc == RT_OK) b->n = RT_FRAME_NORMAL_HEAD;
+    return rc;
+}
+
+int rt_outbound_end(rt_buf *b, const rt_limits *limits)
+{
+    size_t body = b->n - RT_FRAME_NORMAL_HEAD;
+    if (body > limits->message_bytes_max) return RT_ELIMIT;
+    rt_frame_head_normal(b->p, body);
+    return RT_OK;
+}
+
+/* The frame's control tuple and payload, both without version byte. */
+static int split(rt_slice frame, rt_slice *control, rt_slice *payload)
+{
+    const uint8_t *p = frame.p + RT_FRAME_NORMAL_HEAD;
+    size_t n = frame.n - RT_FRAME_NORMAL_HEAD;
+    int64_t k = rt_term_skip(p, n);
+    if (k < 0) return (int)k;
+    *control = rt_slice_of(p, (size_t)k);
+    *payload = rt_slice_of(p + k, n - (size_t)k);
+    return RT_OK;
+}
+
+static int put_fragments(rt_peer *p, rt_slice frame)
+{
+    rt_slice control, payload;
+    int rc = split(frame, &control, &payload);
+    if (rc < 0) return rc;
+    size_t count = (payload.n + RT_FRAGMENT_BYTES - 1) / RT_FRAGMENT_BYTES;
+    size_t total = RT_FRAME_FRAG_FIRST_HEAD + control.n + payload.n +
+                   (count - 1) * RT_FRAME_FRAG_NEXT_HEAD;
+    uint8_t *out = rt_outq_add(&p->out, total); /* all or nothing */
+    if (!out) return RT_ENOMEM;
+    uint64_t seq = ++p->sequence;
+    size_t at = 0;
+    for (size_t left = count; left > 0; left--) {
+        size_t part = payload.n - at < RT_FRAGMENT_BYTES ? payload.n - at : RT_FRAGMENT_BYTES;
+        if (left == count) {
+            rt_frame_head_frag_first(out, seq, left, control.n + part);
+            out += RT_FRAME_FRAG_FIRST_HEAD;
+            memcpy(out, control.p, control.n);
+            out += control.n;
+        } else {
+            rt_frame_head_frag_next(out, seq, left, part);
+            out += RT_FRAME_FRAG_NEXT_HEAD;
+        }
+        memcpy(out, payload.p + at, part);
+        out += part;
+        at += part;
+    }
+    return RT_OK;
+}
+
+/* Rewrites a control message for a peer without the newer opcodes. RT_ENOENT:
+ * the peer has no word for it. */
+static int downgrade(rt_buf *b, uint64_t flags, const rt_control *c, rt_slice *payload)
+{
+    bool by_payload = (flags & RT_F_EXIT_PAYLOAD) != 0;
+    rt_slice reason = *payload;
+    switch (c->op) {
+    case RT_OP_SEND_SENDER:
+        if (flags & RT_F_SEND_SENDER) return RT_AGAIN;
+        return rt_control_send(b, c->to);
+    case RT_OP_ALIAS_SEND:
+        return flags & RT_F_ALIAS ? RT_AGAIN : RT_ENOENT;
+    case RT_OP_SPAWN_REQUEST:
+    case RT_OP_SPAWN_REPLY:
+        return flags & RT_F_SPAWN ? RT_AGAIN : RT_ENOENT;
+    case RT_OP_UNLINK_ID:
+        if (flags & RT_F_UNLINK_ID) return RT_AGAIN;
+        return rt_control_unlink(b, c->from, c->to);
+    case RT_OP_UNLINK_ID_ACK:
+        return flags & RT_F_UNLINK_ID ? RT_AGAIN : RT_ENOENT;
+    case RT_OP_PAYLOAD_EXIT:
+    case RT_OP_PAYLOAD_EXIT2:
+    case RT_OP_PAYLOAD_MONITOR_P_EXIT:
+        if (by_payload) return RT_AGAIN;
+        *payload = rt_slice_of(NULL, 0);
+        if (c->op == RT_OP_PAYLOAD_EXIT) return rt_control_exit(b, c->from, c->to, reason);
+        if (c->op == RT_OP_PAYLOAD_EXIT2) return rt_control_exit2(b, c->from, c->to, reason);
+        return rt_control_monitor_exit(b, c->from, c->to, c->ref, reason);
+    default:
+        return RT_AGAIN;
+    }
+}
+
+static int put_legacy(rt_peer *p, rt_slice frame)
+{
+    rt_slice control, payload;
+    rt_control c;
+    rt_buf b = RT_BUF_INIT, pass = RT_BUF_INIT;
+    int rc = split(frame, &control, &payload);
+    if (rc < 0) return rc;
+    int64_t k = rt_control_parse(control.p, control.n, &c);
+    if (k < 0) return (int)k;
+    rc = rt_outbound_begin(&b);
+    if (rc < 0) goto out;
+    rc = downgrade(&b, p->flags, &c, &payload);
+    if (rc == RT_ENOENT) {
+        atomic_fetch_add_explicit(&p->count.dropped_out, 1, memory_order_relaxed); /* a counter */
+        rc = RT_OK;
+        goto out;
+    }
+    if (rc == RT_AGAIN) rc = rt_buf_put(&b, control.p, control.n);
+    if (rc == RT_OK) rc = rt_buf_put(&b, payload.p, payload.n);
+    if (rc < 0) goto out;
+    rt_frame_head_normal(b.p, b.n - RT_FRAME_NORMAL_HEAD);
+    if (!p->header) {
+        rc = rt_frame_to_pass(&pass, rt_slice_of(b.p, b.n));
+        if (rc == RT_OK) rc = rt_outq_put(&p->out, pass.p, pass.n);
+    } else if (p->fragment && b.n > RT_FRAGMENT_BYTES) {
+        rc = put_fragments(p, rt_slice_of(b.p, b.n));
+    } else {
+        rc = rt_outq_put(&p->out, b.p, b.n);
+    }
+out:
+    rt_buf_fini(&b);
+    rt_buf_fini(&pass);
+    return rc;
+}
+
+int rt_outbound_put_locked(rt_peer *p, rt_slice frame)
+{
+    if (RT_UNLIKELY(p->legacy)) return put_legacy(p, frame);
+    if (RT_UNLIKELY(frame.n > RT_FRAGMENT_BYTES && p->fragment)) return put_fragments(p, frame);
+    return rt_outq_put(&p->out, frame.p, frame.n);
+}
+
+int rt_outbound_put(rt_peer *p, rt_slice frame, bool signal, const rt_limits *limits,
+                    size_t *waiting)
+{
+    int rc;
+    pthread_mutex_lock(&p->out.lock);
+    size_t before = p->out.bytes;
+    enum rt_peer_state state = rt_peer_state_of(p);
+    if (state == RT_PEER_IDLE) {
+        rc = RT_ENOTCONN;
+    } else if (!signal && before > 0 && before + frame.n > limits->queue_bytes_max) {
+        rc = RT_EFULL;
+        atomic_fetch_add_explicit(&p->count.refused, 1, memory_order_relaxed); /* a counter */
+    } else if (state == RT_PEER_UP) {
+        rc = rt_outbound_put_locked(p, frame);
+    } else {
+        rc = rt_outq_put(&p->out, frame.p, frame.n);
+    }
+    if (rc == RT_OK) {
+        if (p->out.bytes > limits->queue_bytes_soft) p->above_soft = true;
+        atomic_fetch_add_explicit(&p->count.messages_out, 1, memory_order_relaxed); /* a counter */
+        atomic_fetch_add_explicit(&p->count.bytes_out, frame.n, memory_order_relaxed); /* also */
+    }
+    pthread_mutex_unlock(&p->out.lock);
+    if (waiting) *waiting = before;
+    return rc;
+}
+
+/* A frame ends a message unless it is a tick or a fragment that others follow. */
+static bool ends_message(const uint8_t *p, size_t n)
+{
+    if (n < 2 || p[0] != RT_TAG_VERSION) return n > 0;
+    if (p[1] != RT_TAG_DIST_FRAG_FIRST && p[1] != RT_TAG_DIST_FRAG_NEXT) return true;
+    return n >= 18 && rt_load_u64(p + 10) == 1;
+}
+
+uint64_t rt_outbound_count(const rt_outchunk *list)
+{
+    uint64_t count = 0;
+    for (const rt_outchunk *c = list; c; c = c->next) {
+        if (c->raw) continue;
+        for (size_t at = 0; at + 4 <= c->n;) {
+            size_t n = rt_load_u32(c->data + at);
+            at += 4 + n;
+            if (at > c->off && ends_message(c->data + at - n, n)) count++;
+        }
+    }
+    return count;
+}
