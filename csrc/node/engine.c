@@ -1,0 +1,242 @@
+#define _GNU_SOURCE
+#include "node/engine.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "net/conn.h"
+
+static void wake_ready(rt_source *s, uint32_t events)
+{
+    rt_engine *e = RT_CONTAINER_OF(s, rt_engine, wake);
+    uint64_t n;
+    (void)events;
+    ssize_t k = read(s->fd, &n, sizeof n);
+    (void)k; /* empty is fine: another round has read it */
+    /* seq_cst pairs with the exchange in rt_engine_wake: a waker that still saw
+     * 1 wrote its news before this store, and the turn that follows reads it. */
+    atomic_store_explicit(&e->woken, 0, memory_order_seq_cst);
+}
+
+void rt_engine_wake(rt_engine *e)
+{
+    uint64_t one = 1;
+    /* seq_cst: see wake_ready. */
+    if (atomic_exchange_explicit(&e->woken, 1, memory_order_seq_cst)) return;
+    ssize_t k = write(e->wake.fd, &one, sizeof one);
+    (void)k; /* the counter cannot overflow with one writer per reading */
+}
+
+int rt_engine_fd(const rt_engine *e) { return rt_poller_fd(e->poller); }
+
+int rt_engine_init(rt_engine *e, enum rt_engine_mode mode, void (*turn)(rt_engine *e))
+{
+    memset(e, 0, sizeof *e);
+    e->mode = mode;
+    e->turn = turn;
+    e->wake.fd = e->stop_fd = -1;
+    e->wake.ready = wake_ready;
+    int rc = pthread_mutex_init(&e->drive, NULL) == 0 ? RT_OK : RT_ENOMEM;
+    if (rc < 0) return rc;
+    e->read_buffer = rt_malloc(RT_READ_BUFFER_BYTES);
+    rc = e->read_buffer ? rt_poller_new(&e->poller) : RT_ENOMEM;
+    if (rc == RT_OK) rc = rt_timers_new(&e->timers, e->poller);
+    if (rc == RT_OK) rc = rt_resolver_new(&e->resolver, e->poller);
+    if (rc < 0) goto fail;
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    rc = fd < 0 ? RT_ESYS : rt_poller_add(e->poller, &e->wake, fd, RT_READABLE);
+    if (rc < 0) {
+        if (fd >= 0) close(fd);
+        goto fail;
+    }
+    e->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (e->stop_fd >= 0) return RT_OK;
+    rc = RT_ESYS;
+fail:
+    rt_engine_fini(e);
+    return rc;
+}
+
+void rt_engine_fini(rt_engine *e)
+{
+    RT_ASSERT(!e->has_thread);
+    int fd = e->wake.fd;
+    if (fd >= 0) {
+        rt_poller_remove(e->poller, &e->wake);
+        close(fd);
+    }
+    if (e->stop_fd >= 0) close(e->stop_fd);
+    e->stop_fd = -1;
+    if (e->resolver) rt_resolver_free(e->resolver);
+    if (e->timers) rt_timers_free(e->timers);
+    if (e->poller) rt_poller_free(e->poller);
+    e->resolver = NULL;
+    e->timers = NULL;
+    e->poller = NULL;
+    rt_free(e->read_buffer);
+    e->read_buffer = NULL;
+    pthread_mutex_destroy(&e->drive);
+}
+
+bool rt_engine_is_driver(rt_engine *e)
+{
+    /* relaxed: only a thread's own value can compare equal */
+    return atomic_load_explicit(&e->driver, memory_order_relaxed) == (unsigned long)pthread_self();
+}
+
+/* The lock is held. */
+static int round_locked(rt_engine *e, uint64_t timeout_ns)
+{
+    /* relaxed: see rt_engine_is_driver */
+    atomic_store_explicit(&e->driver, (unsigned long)pthread_self(), memory_order_relaxed);
+    int n = rt_poller_wait(e->poller, timeout_ns, RT_ENGINE_EVENTS_MAX);
+    rt_timers_run(e->timers, rt_now());
+    e->turn(e);
+    rt_timers_arm(e->timers);
+    atomic_store_explicit(&e->driver, 0, memory_order_relaxed); /* see above */
+    return n;
+}
+
+int rt_engine_drive(rt_engine *e)
+{
+    if (e->mode == RT_ENGINE_THREAD) return RT_EBUSY;
+    if (pthread_mutex_trylock(&e->drive) != 0) return RT_EBUSY;
+    int n = round_locked(e, 0);
+    pthread_mutex_unlock(&e->drive);
+    /* relaxed: a heartbeat for the own thread, it orders nothing */
+    atomic_fetch_add_explicit(&e->drives, 1, memory_order_relaxed);
+    return n;
+}
+
+void rt_engine_enter(rt_engine *e)
+{
+    rt_engine_wake(e);
+    pthread_mutex_lock(&e->drive);
+    atomic_store_explicit(&e->driver, (unsigned long)pthread_self(),
+                          memory_order_relaxed); /* see rt_engine_is_driver */
+}
+
+void rt_engine_leave(rt_engine *e)
+{
+    atomic_store_explicit(&e->driver, 0, memory_order_relaxed); /* see rt_engine_is_driver */
+    pthread_mutex_unlock(&e->drive);
+}
+
+void rt_engine_promise(rt_engine *e, int more)
+{
+    /* relaxed: a hint for the own thread; being late costs one grace period */
+    atomic_fetch_add_explicit(&e->promised, (uint32_t)more, memory_order_relaxed);
+}
+
+static bool stopping(rt_engine *e)
+{
+    /* acquire pairs with the release in rt_engine_stop */
+    return atomic_load_explicit(&e->stopping, memory_order_acquire) != 0;
+}
+
+/* True when the descriptor still has work after the grace and nobody drove. */
+static bool neglected(rt_engine *e, uint64_t *seen)
+{
+    uint64_t drives = atomic_load_explicit(&e->drives, memory_order_relaxed); /* a heartbeat */
+    if (atomic_load_explicit(&e->promised, memory_order_relaxed) == 0) return true; /* a hint */
+    if (drives == *seen) return true; /* taken over before, and still nobody came */
+    struct pollfd stop = {.fd = e->stop_fd, .events = POLLIN};
+    poll(&stop, 1, RT_ENGINE_GRACE_MS);
+    if (stopping(e)) return false;
+    if (atomic_load_explicit(&e->drives, memory_order_relaxed) != drives) return false;
+    *seen = drives;
+    return true;
+}
+
+static void watch(rt_engine *e)
+{
+    uint64_t seen = UINT64_MAX;
+    struct pollfd fds[2] = {{.fd = rt_engine_fd(e), .events = POLLIN},
+                            {.fd = e->stop_fd, .events = POLLIN}};
+    while (!stopping(e)) {
+        if (poll(fds, 2, -1) < 0 && errno != EINTR) return;
+        if (!(fds[0].revents & POLLIN) || !neglected(e, &seen)) continue;
+        pthread_mutex_lock(&e->drive);
+        round_locked(e, 0);
+        pthread_mutex_unlock(&e->drive);
+    }
+}
+
+static void *engine_main(void *arg)
+{
+    rt_engine *e = arg;
+    if (e->mode == RT_ENGINE_AUTO) {
+        watch(e);
+        return NULL;
+    }
+    while (!stopping(e)) {
+        pthread_mutex_lock(&e->drive);
+        round_locked(e, UINT64_MAX);
+        pthread_mutex_unlock(&e->drive);
+    }
+    return NULL;
+}
+
+int rt_engine_start(rt_engine *e)
+{
+    if (e->mode == RT_ENGINE_INLINE) return RT_OK;
+    sigset_t all, old;
+    sigfillset(&all);
+    /* Signals belong to the program's own threads. */
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int rc = pthread_create(&e->thread, NULL, engine_main, e);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (rc != 0) {
+        errno = rc;
+        return RT_ESYS;
+    }
+    e->has_thread = true;
+    return RT_OK;
+}
+
+void rt_engine_stop(rt_engine *e)
+{
+    uint64_t one = 1;
+    /* release pairs with the acquire in stopping() */
+    atomic_store_explicit(&e->stopping, 1, memory_order_release);
+    ssize_t k = write(e->stop_fd, &one, sizeof one);
+    (void)k;
+    rt_engine_wake(e);
+    if (!e->has_thread) return;
+    pthread_join(e->thread, NULL);
+    e->has_thread = false;
+}
+
+int rt_engine_wait(rt_engine *e, rt_notifier *n, uint64_t timeout_ns)
+{
+    if (e->mode == RT_ENGINE_THREAD) return rt_notifier_wait(n, timeout_ns);
+    struct pollfd fds[2] = {{.fd = rt_notifier_fd(n), .events = POLLIN},
+                            {.fd = rt_engine_fd(e), .events = POLLIN}};
+    struct timespec ts = {(time_t)(timeout_ns / RT_SEC), (long)(timeout_ns % RT_SEC)};
+    rt_engine_promise(e, 1);
+    int k = ppoll(fds, 2, timeout_ns == UINT64_MAX ? NULL : &ts, NULL);
+    if (k > 0 && fds[1].revents && !stopping(e)) {
+        /* Waiting for the lock is short: nobody sleeps with it in this mode. */
+        pthread_mutex_lock(&e->drive);
+        if (!stopping(e)) round_locked(e, 0);
+        pthread_mutex_unlock(&e->drive);
+        atomic_fetch_add_explicit(&e->drives, 1, memory_order_relaxed); /* a heartbeat */
+    }
+    rt_engine_promise(e, -1);
+    if (k == 0) return RT_ETIME;
+    rt_notifier_wait(n, 0); /* clears it */
+    return RT_OK;
+}
+
+void rt_engine_after_fork(rt_engine *e)
+{
+    if (e->wake.fd >= 0) close(e->wake.fd);
+    if (e->stop_fd >= 0) close(e->stop_fd);
+    e->wake.fd = e->stop_fd = -1;
+    if (e->poller) rt_poller_after_fork(e->poller);
+}

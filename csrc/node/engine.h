@@ -1,0 +1,76 @@
+/* Purpose: drive one node's sockets and timers. Whoever waits, drives: an event
+ * loop that watches rt_engine_fd, a thread blocked in a wait, or the engine's
+ * own thread.
+ *
+ *   RT_ENGINE_THREAD  its own thread always drives
+ *   RT_ENGINE_INLINE  only callers drive
+ *   RT_ENGINE_AUTO    callers drive; its own thread takes over when work is
+ *                     waiting and nobody has driven for RT_ENGINE_GRACE_MS, at
+ *                     once when nobody has promised to drive
+ *
+ * Ownership: the node owns its engine; poller, timers and everything hung on
+ * them are touched only by whoever holds the drive lock.
+ * Threads: drive, wake, wait from any thread. Nobody blocks while holding the
+ * drive lock, except the engine's own thread in RT_ENGINE_THREAD.
+ * Limits: one drive handles at most RT_ENGINE_EVENTS_MAX sources.
+ * Errors: RT_ESYS, RT_ENOMEM, RT_EBUSY (another thread drives just now). */
+#ifndef RT_NODE_ENGINE_H
+#define RT_NODE_ENGINE_H
+
+#include <pthread.h>
+
+#include "base/atomic.h"
+#include "net/poller.h"
+#include "net/resolve.h"
+#include "net/timer.h"
+#include "sync/notifier.h"
+
+#define RT_ENGINE_EVENTS_MAX 256
+#define RT_ENGINE_GRACE_MS 5
+
+enum rt_engine_mode { RT_ENGINE_AUTO, RT_ENGINE_THREAD, RT_ENGINE_INLINE };
+
+typedef struct rt_engine rt_engine;
+struct rt_engine {
+    rt_poller *poller;
+    rt_timers *timers;
+    rt_resolver *resolver;
+    uint8_t *read_buffer;
+    enum rt_engine_mode mode;
+    pthread_mutex_t drive;
+    _Atomic uint64_t drives;        /* by others than the own thread */
+    _Atomic uint32_t promised;      /* loops and threads that watch the descriptor */
+    _Atomic unsigned long driver;   /* pthread_self of the driver, 0 for none */
+    _Atomic uint32_t woken;         /* the wake descriptor is written and not yet read */
+    _Atomic uint32_t stopping;
+    rt_source wake;
+    int stop_fd;
+    bool has_thread;
+    pthread_t thread;
+    /* The node's part of each drive, after sockets and timers. */
+    void (*turn)(rt_engine *e);
+};
+
+int rt_engine_init(rt_engine *e, enum rt_engine_mode mode, void (*turn)(rt_engine *e));
+int rt_engine_start(rt_engine *e);          /* starts the own thread, if the mode has one */
+/* Ends the own thread. Afterwards the caller alone may drive and tear down,
+ * holding the drive lock through rt_engine_enter. */
+void rt_engine_stop(rt_engine *e);
+void rt_engine_fini(rt_engine *e);
+int rt_engine_fd(const rt_engine *e);
+/* One bounded round without blocking. Number of sources handled, RT_EBUSY. */
+int rt_engine_drive(rt_engine *e);
+/* Exclusive access for set-up and tear-down; waits for the present driver. */
+void rt_engine_enter(rt_engine *e);
+void rt_engine_leave(rt_engine *e);
+/* Makes somebody drive soon. */
+void rt_engine_wake(rt_engine *e);
+bool rt_engine_is_driver(rt_engine *e);
+/* Blocks until the notifier has news, driving meanwhile. RT_OK or RT_ETIME; a
+ * spurious RT_OK is allowed. */
+int rt_engine_wait(rt_engine *e, rt_notifier *n, uint64_t timeout_ns);
+void rt_engine_promise(rt_engine *e, int more);   /* +1, -1 */
+/* The child of a fork closes what it inherited, without locks. */
+void rt_engine_after_fork(rt_engine *e);
+
+#endif

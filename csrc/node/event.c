@@ -1,0 +1,88 @@
+#include "node/event.h"
+
+#include "base/alloc.h"
+
+int rt_events_init(rt_events *q)
+{
+    memset(q, 0, sizeof *q);
+    return pthread_mutex_init(&q->lock, NULL) == 0 ? RT_OK : RT_ENOMEM;
+}
+
+void rt_events_fini(rt_events *q)
+{
+    while (q->first) {
+        rt_event *next = q->first->next;
+        rt_free(q->first);
+        q->first = next;
+    }
+    for (int i = 0; i < RT_LISTENERS_MAX; i++)
+        if (q->listener[i]) rt_notifier_rele(q->listener[i]);
+    pthread_mutex_destroy(&q->lock);
+}
+
+void rt_events_put(rt_events *q, enum rt_event_kind kind, rt_slice name, int code, int sys,
+                   uint64_t lost, const char *text)
+{
+    rt_event *e = rt_calloc(1, sizeof *e);
+    if (e) {
+        e->kind = kind;
+        e->code = code;
+        e->sys = sys;
+        e->lost = lost;
+        e->name_n = (uint32_t)(name.n < sizeof e->name ? name.n : sizeof e->name);
+        if (e->name_n) memcpy(e->name, name.p, e->name_n);
+        if (text) strncpy(e->text, text, sizeof e->text - 1);
+    }
+    pthread_mutex_lock(&q->lock);
+    if (!e || q->count >= RT_EVENTS_MAX) {
+        q->dropped++;
+        rt_free(e);
+    } else {
+        if (q->last) q->last->next = e;
+        else q->first = e;
+        q->last = e;
+        q->count++;
+    }
+    for (int i = 0; i < RT_LISTENERS_MAX; i++)
+        if (q->listener[i]) rt_notifier_poke(q->listener[i]);
+    pthread_mutex_unlock(&q->lock);
+}
+
+rt_event *rt_events_take(rt_events *q)
+{
+    pthread_mutex_lock(&q->lock);
+    rt_event *e = q->first;
+    if (e) {
+        q->first = e->next;
+        if (!q->first) q->last = NULL;
+        q->count--;
+    }
+    pthread_mutex_unlock(&q->lock);
+    return e;
+}
+
+int rt_events_listen(rt_events *q, rt_notifier *n)
+{
+    int rc = RT_ELIMIT;
+    pthread_mutex_lock(&q->lock);
+    for (int i = 0; i < RT_LISTENERS_MAX && rc < 0; i++) {
+        if (q->listener[i]) continue;
+        rt_notifier_hold(n);
+        q->listener[i] = n;
+        rc = RT_OK;
+    }
+    if (rc == RT_OK && q->first) rt_notifier_poke(n);
+    pthread_mutex_unlock(&q->lock);
+    return rc;
+}
+
+void rt_events_ignore(rt_events *q, rt_notifier *n)
+{
+    pthread_mutex_lock(&q->lock);
+    for (int i = 0; i < RT_LISTENERS_MAX; i++) {
+        if (q->listener[i] != n) continue;
+        q->listener[i] = NULL;
+        rt_notifier_rele(n);
+    }
+    pthread_mutex_unlock(&q->lock);
+}

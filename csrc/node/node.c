@@ -1,0 +1,498 @@
+#include "node/node.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/random.h"
+#include "node/internal.h"
+#include "route/outbound.h"
+#include "route/signal.h"
+#include "term/write.h"
+
+#define ACCEPT_RETRY_MS 1000u
+#define FLUSH_BYTES_MAX (1u << 20)
+
+static rt_node *node_of_route(rt_route *r) { return RT_CONTAINER_OF(r, rt_node, route); }
+
+rt_slice rt_node_host_part(rt_slice name)
+{
+    const uint8_t *at = memchr(name.p, '@', name.n);
+    return rt_slice_of(at + 1, (size_t)(name.p + name.n - at - 1));
+}
+
+/* --- what waits to be written ------------------------------------------- */
+
+/* Remembers that the peer's queue wants flushing. */
+static int mark_dirty(rt_node *n, rt_peer *p)
+{
+    int rc = RT_OK;
+    pthread_mutex_lock(&n->lock);
+    if (!p->out.dirty) {
+        if (n->dirty_n == n->dirty_cap) {
+            uint32_t cap = n->dirty_cap ? n->dirty_cap * 2 : 16;
+            rt_peer **d = rt_realloc(n->dirty, cap * sizeof *d);
+            if (d) {
+                n->dirty = d;
+                n->dirty_cap = cap;
+            } else {
+                rc = RT_ENOMEM;
+            }
+        }
+        if (rc == RT_OK) {
+            n->dirty[n->dirty_n++] = p;
+            p->out.dirty = true;
+        }
+    }
+    pthread_mutex_unlock(&n->lock);
+    return rc;
+}
+
+static rt_peer *take_dirty(rt_node *n)
+{
+    pthread_mutex_lock(&n->lock);
+    rt_peer *p = n->dirty_n ? n->dirty[--n->dirty_n] : NULL;
+    if (p) p->out.dirty = false;
+    pthread_mutex_unlock(&n->lock);
+    return p;
+}
+
+static void kick(rt_route *r, rt_peer *p)
+{
+    rt_node *n = node_of_route(r);
+    /* Without memory for the list the next tick writes the queue. */
+    if (mark_dirty(n, p) == RT_OK && !rt_engine_is_driver(&n->engine)) rt_engine_wake(&n->engine);
+}
+
+/* Tells about a queue that a sender, not the engine, brought below the mark. */
+static void check_soft(rt_node *n, rt_peer *p)
+{
+    pthread_mutex_lock(&p->out.lock);
+    bool told = p->above_soft && p->out.bytes <= n->route.limits.queue_bytes_soft / 2;
+    if (told) p->above_soft = false;
+    pthread_mutex_unlock(&p->out.lock);
+    if (told) rt_events_put(&n->events, RT_EVENT_DRAINED, p->name, 0, 0, 0, NULL);
+}
+
+void rt_node_flush(rt_node *n)
+{
+    rt_peer *p;
+    uint32_t left = n->dirty_n + 16; /* a hint that bounds the call */
+    while (left-- && (p = take_dirty(n))) {
+        int rc = rt_outq_write(&p->out, FLUSH_BYTES_MAX);
+        if (rc == RT_OK) check_soft(n, p);
+        else if (rc != RT_ENOTCONN) kick(&n->route, p); /* the engine arms and goes on */
+    }
+}
+
+int rt_node_send(rt_node *n, rt_peer *p, rt_slice frame, unsigned how)
+{
+    size_t waiting;
+    int rc = rt_outbound_put(p, frame, false, &n->route.limits, &waiting);
+    if (rc < 0) return rc;
+    if (how & RT_SEND_DIRECT && waiting == 0) {
+        rc = rt_outq_write(&p->out, RT_DIRECT_WRITE_BYTES_MAX);
+        if (rc == RT_OK || rc == RT_ENOTCONN) return RT_OK;
+        kick(&n->route, p);
+        return RT_OK;
+    }
+    if (how & RT_SEND_WAKE || mark_dirty(n, p) < 0) {
+        kick(&n->route, p);
+        return RT_OK;
+    }
+    return 1;
+}
+
+/* --- the driver's turn --------------------------------------------------- */
+
+static void abandon(rt_node *n, rt_peer *p, const char *text)
+{
+    uint64_t lost = rt_peer_down(p);
+    rt_signal_peer_down(&n->route, p);
+    atomic_fetch_add_explicit(&p->count.failures, 1, memory_order_relaxed); /* a counter */
+    rt_events_put(&n->events, RT_EVENT_FAILED, p->name, RT_ENOENT, 0, lost, text);
+}
+
+static void carry_out(rt_node *n, rt_request *q)
+{
+    rt_session *s = q->peer->session;
+    switch (q->what) {
+    case RT_ASK_DISCONNECT:
+        if (s) rt_session_close(s, RT_ECLOSED);
+        return;
+    case RT_ASK_ABANDON:
+        if (!s) abandon(n, q->peer, q->text);
+        return;
+    case RT_ASK_DIAL:
+        if (!s && rt_session_connect(n, q->peer, q->text, q->port) < 0)
+            abandon(n, q->peer, rt_err_text(RT_ENOMEM));
+        return;
+    }
+}
+
+static void turn(rt_engine *e)
+{
+    rt_node *n = RT_CONTAINER_OF(e, rt_node, engine);
+    pthread_mutex_lock(&n->lock);
+    rt_request *q = n->requests;
+    n->requests = n->requests_last = NULL;
+    uint32_t dirty = n->dirty_n;
+    pthread_mutex_unlock(&n->lock);
+    while (q) {
+        rt_request *next = q->next;
+        carry_out(n, q);
+        rt_free(q);
+        q = next;
+    }
+    rt_inbound_flush(&n->inbound);
+    atomic_fetch_add_explicit(&n->turns, 1, memory_order_relaxed); /* a hint for senders */
+    /* What a peer does not take now is armed for by its connection. */
+    rt_peer *p;
+    while (dirty-- && (p = take_dirty(n))) {
+        rt_session *l = p->session;
+        if (l && l->state == RT_SESSION_UP) rt_conn_flush(&l->conn);
+    }
+}
+
+static int ask(rt_node *n, rt_peer *p, int what, const char *text, uint16_t port)
+{
+    rt_request *q = rt_calloc(1, sizeof *q);
+    if (!q) return RT_ENOMEM;
+    q->peer = p;
+    q->what = what;
+    q->port = port;
+    if (text) strncpy(q->text, text, sizeof q->text - 1);
+    pthread_mutex_lock(&n->lock);
+    if (n->requests_last) n->requests_last->next = q;
+    else n->requests = q;
+    n->requests_last = q;
+    pthread_mutex_unlock(&n->lock);
+    rt_engine_wake(&n->engine);
+    return RT_OK;
+}
+
+int rt_node_hold(rt_node *n, rt_peer *p)
+{
+    if (rt_slice_eq(p->name, n->route.name)) return RT_EINVAL;
+    pthread_mutex_lock(&p->out.lock);
+    bool idle = rt_peer_state_of(p) == RT_PEER_IDLE;
+    if (idle)
+        atomic_store_explicit(&p->state, RT_PEER_CONNECTING,
+                              memory_order_relaxed); /* under the lock */
+    pthread_mutex_unlock(&p->out.lock);
+    return idle ? RT_OK : RT_EALIVE;
+}
+
+int rt_node_dial(rt_node *n, rt_peer *p, const char *host, uint16_t port)
+{
+    if (host && strlen(host) > RT_HOST_BYTES_MAX) return RT_EINVAL;
+    return ask(n, p, RT_ASK_DIAL, host, port);
+}
+
+int rt_node_abandon(rt_node *n, rt_peer *p, const char *text)
+{
+    return ask(n, p, RT_ASK_ABANDON, text, 0);
+}
+
+int rt_node_disconnect(rt_node *n, rt_peer *p) { return ask(n, p, RT_ASK_DISCONNECT, NULL, 0); }
+
+int rt_node_set_cookie(rt_node *n, rt_peer *p, rt_slice cookie)
+{
+    (void)n;
+    return cookie.n > RT_COOKIE_BYTES_MAX ? RT_EINVAL : rt_peer_set_cookie(p, cookie);
+}
+
+/* --- watchers ------------------------------------------------------------ */
+
+int rt_node_watch(rt_node *n, rt_pid pid, bool on)
+{
+    int rc = RT_OK;
+    uint32_t i = 0;
+    pthread_mutex_lock(&n->lock);
+    while (i < n->watchers_n && n->watchers[i] != pid) i++;
+    if (on && i == n->watchers_n) {
+        rt_pid *w = rt_realloc(n->watchers, (i + 1) * sizeof *w);
+        if (w) {
+            n->watchers = w;
+            n->watchers[n->watchers_n++] = pid;
+        } else {
+            rc = RT_ENOMEM;
+        }
+    } else if (!on && i < n->watchers_n) {
+        n->watchers[i] = n->watchers[--n->watchers_n];
+    }
+    pthread_mutex_unlock(&n->lock);
+    return rc;
+}
+
+void rt_node_tell_watchers(rt_node *n, const char *what, rt_peer *p)
+{
+    rt_buf b = RT_BUF_INIT;
+    int rc = rt_put_tuple(&b, 2);
+    if (rc == RT_OK) rc = rt_put_atom_str(&b, what);
+    if (rc == RT_OK) rc = rt_buf_put(&b, p->atom.p, p->atom.n);
+    pthread_mutex_lock(&n->lock);
+    for (uint32_t i = 0; rc == RT_OK && i < n->watchers_n;) {
+        if (rt_route_post(&n->route, n->watchers[i], rt_slice_of(b.p, b.n)) == RT_ENOENT)
+            n->watchers[i] = n->watchers[--n->watchers_n]; /* it died */
+        else
+            i++;
+    }
+    pthread_mutex_unlock(&n->lock);
+    rt_buf_fini(&b);
+}
+
+/* --- overflow ------------------------------------------------------------ */
+
+static void overflow(rt_route *r, rt_peer *p, rt_pid pid, bool close_it, uint64_t bytes)
+{
+    rt_node *n = node_of_route(r);
+    (void)bytes;
+    if (!close_it) return;
+    rt_buf b = RT_BUF_INIT;
+    if (rt_put_atom_str(&b, "overflow") == RT_OK &&
+        rt_signal_terminate(r, pid, rt_slice_of(b.p, b.n)) == RT_OK)
+        rt_events_put(&n->events, RT_EVENT_OVERFLOW, p ? p->name : rt_slice_of(NULL, 0),
+                      RT_EFULL, 0, 0, NULL);
+    rt_buf_fini(&b);
+}
+
+/* --- life ---------------------------------------------------------------- */
+
+static void accepted(rt_listener *l, int fd, const rt_address *peer)
+{
+    rt_session_accept(RT_CONTAINER_OF(l, rt_node, listener), fd, peer);
+}
+
+static void resume_accept(rt_timer *t)
+{
+    rt_listener_resume(&RT_CONTAINER_OF(t, rt_node, accept_timer)->listener);
+}
+
+static void accept_failed(rt_listener *l, int sys)
+{
+    rt_node *n = RT_CONTAINER_OF(l, rt_node, listener);
+    rt_events_put(&n->events, RT_EVENT_ACCEPT, rt_slice_of(NULL, 0), RT_ESYS, sys, 0, NULL);
+    if (rt_timer_set(n->engine.timers, &n->accept_timer, rt_now() + ACCEPT_RETRY_MS * RT_MS) < 0)
+        rt_listener_resume(l);
+}
+
+/* A creation no other incarnation is likely to have; 0 to 3 are small ones that
+ * old port mappers gave out. */
+static int new_creation(uint32_t *out)
+{
+    int rc = rt_random_u32(out);
+    if (*out <= 3) *out += 4;
+    return rc;
+}
+
+int rt_node_new(const rt_node_config *config, rt_node **out)
+{
+    if (!rt_node_name_ok(config->name) || config->cookie.n > RT_COOKIE_BYTES_MAX) return RT_EINVAL;
+    rt_node *n = rt_calloc(1, sizeof *n);
+    if (!n) return RT_ENOMEM;
+    rt_route *r = &n->route;
+    int rc = pthread_mutex_init(&n->lock, NULL) == 0 ? rt_events_init(&n->events) : RT_ENOMEM;
+    if (rc < 0) {
+        rt_free(n);
+        return rc;
+    }
+    n->listener.source.fd = -1;
+    n->hidden = config->hidden;
+    n->listening = config->listening;
+    n->listen = config->listen;
+    n->epmd = config->epmd;
+    n->epmd_any = config->epmd_any;
+    n->epmd_port = config->epmd_port;
+    n->net_ticktime_ms = config->net_ticktime_ms;
+    n->cookie_n = config->cookie.n;
+    if (n->cookie_n) memcpy(n->cookie, config->cookie.p, n->cookie_n);
+    r->limits = config->limits;
+    r->relay = config->relay;
+    r->kick = kick;
+    r->overflow = overflow;
+    rt_inbound_init(&n->inbound, r);
+    rc = new_creation(&r->creation);
+    if (rc == RT_OK) rc = rt_buf_put(&n->name, config->name.p, config->name.n);
+    if (rc == RT_OK) rc = rt_put_atom(&n->atom, config->name);
+    if (rc < 0) goto fail;
+    r->name = rt_slice_of(n->name.p, n->name.n);
+    r->atom = rt_slice_of(n->atom.p, n->atom.n);
+    r->registry = rt_registry_new(r->limits.processes_max, r->limits.names_max);
+    r->relations = rt_relations_new();
+    r->peers = rt_peers_new(&r->limits);
+    rc = r->registry && r->relations && r->peers ? RT_OK : RT_ENOMEM;
+    if (rc == RT_OK) rc = rt_engine_init(&n->engine, (enum rt_engine_mode)config->engine, turn);
+    if (rc < 0) goto fail;
+    n->accept_timer.fire = resume_accept;
+    *out = n;
+    return RT_OK;
+fail:
+    rt_node_free(n);
+    return rc;
+}
+
+int rt_node_start(rt_node *n)
+{
+    int rc = RT_OK;
+    if (n->started) return RT_EINVAL;
+    rt_engine_enter(&n->engine);
+    if (n->listening) {
+        n->listener.accepted = accepted;
+        n->listener.failed = accept_failed;
+        rc = rt_listener_open(&n->listener, n->engine.poller, &n->listen);
+    }
+    int sys = errno;
+    if (rc == RT_OK) {
+        if (n->epmd == RT_EPMD_AUTO) rc = rt_mapper_start(n);
+        else rt_events_put(&n->events, RT_EVENT_REGISTERED, rt_slice_of(NULL, 0), 0, 0, 0, NULL);
+        rt_timers_arm(n->engine.timers);
+    }
+    rt_engine_leave(&n->engine);
+    if (rc == RT_OK) rc = rt_engine_start(&n->engine);
+    else errno = sys;
+    if (rc < 0) return rc;
+    n->started = true;
+    return RT_OK;
+}
+
+void rt_node_stop(rt_node *n)
+{
+    if (n->stopped) return;
+    rt_engine_stop(&n->engine);
+    rt_engine_enter(&n->engine);
+    n->stopped = true;
+    rt_listener_close(&n->listener);
+    rt_sessions_close_all(n);
+    rt_mapper_stop(n);
+    rt_timer_cancel(n->engine.timers, &n->accept_timer);
+    rt_timers_arm(n->engine.timers);
+    rt_engine_leave(&n->engine);
+}
+
+void rt_node_free(rt_node *n)
+{
+    if (!n) return;
+    if (n->engine.poller) {
+        rt_node_stop(n);
+        rt_engine_fini(&n->engine);
+    }
+    while (n->requests) {
+        rt_request *next = n->requests->next;
+        rt_free(n->requests);
+        n->requests = next;
+    }
+    rt_inbound_fini(&n->inbound);
+    if (n->route.relations) rt_relations_free(n->route.relations);
+    if (n->route.peers) rt_peers_free(n->route.peers);
+    if (n->route.registry) rt_registry_free(n->route.registry);
+    rt_events_fini(&n->events);
+    rt_buf_fini(&n->name);
+    rt_buf_fini(&n->atom);
+    rt_free(n->dirty);
+    rt_free(n->watchers);
+    pthread_mutex_destroy(&n->lock);
+    rt_free(n);
+}
+
+/* Only descriptors are closed: a lock may be held by a thread that the child
+ * does not have. The memory stays. */
+void rt_node_after_fork(rt_node *n)
+{
+    rt_engine_after_fork(&n->engine);
+    if (n->listener.source.fd >= 0) close(n->listener.source.fd);
+    for (int i = 0; i < 2; i++)
+        if (n->mapper.node && n->mapper.listener[i].source.fd >= 0)
+            close(n->mapper.listener[i].source.fd);
+    if (n->mapper.conn_open && n->mapper.conn.source.fd >= 0) close(n->mapper.conn.source.fd);
+    for (rt_session *l = n->sessions; l; l = l->next)
+        if (l->conn_open && l->conn.source.fd >= 0) close(l->conn.source.fd);
+}
+
+/* --- small questions ------------------------------------------------------ */
+
+rt_route *rt_node_route(rt_node *n) { return &n->route; }
+rt_events *rt_node_events(rt_node *n) { return &n->events; }
+uint16_t rt_node_port(const rt_node *n)
+{
+    return n->listener.source.fd >= 0 ? rt_address_port(&n->listener.bound) : 0;
+}
+uint32_t rt_node_creation(const rt_node *n) { return n->route.creation; }
+int rt_node_fd(const rt_node *n) { return rt_engine_fd(&n->engine); }
+int rt_node_drive(rt_node *n) { return rt_engine_drive(&n->engine); }
+int rt_node_wait(rt_node *n, rt_notifier *notifier, uint64_t timeout_ns)
+{
+    return rt_engine_wait(&n->engine, notifier, timeout_ns);
+}
+void rt_node_promise(rt_node *n, int more) { rt_engine_promise(&n->engine, more); }
+
+uint64_t rt_node_turns(const rt_node *n)
+{
+    return atomic_load_explicit(&((rt_node *)n)->turns, memory_order_relaxed); /* a hint */
+}
+
+size_t rt_node_exit_reason(rt_process *p, const uint8_t **out)
+{
+    /* acquire pairs with the release in rt_process_exit */
+    rt_message *m = atomic_load_explicit(&p->reason, memory_order_acquire);
+    if (!m) return 0;
+    *out = rt_message_data(m);
+    return m->n;
+}
+
+bool rt_node_trap_exit(rt_process *p)
+{
+    return atomic_load_explicit(&p->trap_exit, memory_order_relaxed) != 0; /* the owner's flag */
+}
+
+void rt_node_set_trap_exit(rt_process *p, bool on)
+{
+    atomic_store_explicit(&p->trap_exit, on, memory_order_relaxed); /* see exit_signal */
+}
+
+/* Seconds; the kernel's own estimate for the stream. */
+static double round_trip(int fd)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    if (fd < 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0.0;
+    return (double)info.tcpi_rtt / 1e6;
+}
+
+static double since(uint64_t then, uint64_t now)
+{
+    return then && now > then ? (double)(now - then) / (double)RT_SEC : 0.0;
+}
+
+uint32_t rt_node_stats(rt_node *n, rt_peer_stats *rows, uint32_t max)
+{
+    uint32_t count = rt_peers_count(n->route.peers);
+    uint64_t now = rt_now();
+    if (count > max) count = max;
+#define COUNTER(field) atomic_load_explicit(&p->count.field, memory_order_relaxed) /* a counter */
+    for (uint32_t i = 0; i < count; i++) {
+        rt_peer *p = rt_peers_at(n->route.peers, i + 1);
+        rt_peer_stats *s = &rows[i];
+        pthread_mutex_lock(&p->out.lock);
+        s->queued_bytes = p->out.bytes;
+        s->state = rt_peer_state_of(p);
+        s->round_trip = round_trip(p->out.fd);
+        pthread_mutex_unlock(&p->out.lock);
+        s->number = p->number;
+        s->messages_in = COUNTER(messages_in);
+        s->messages_out = COUNTER(messages_out);
+        s->bytes_in = COUNTER(bytes_in);
+        s->bytes_out = COUNTER(bytes_out);
+        s->dropped_in = COUNTER(dropped_in);
+        s->dropped_out = COUNTER(dropped_out);
+        s->refused = COUNTER(refused);
+        s->connects = COUNTER(connects);
+        s->failures = COUNTER(failures);
+        s->age = since(COUNTER(up_since), now);
+        s->idle = since(COUNTER(heard), now);
+    }
+#undef COUNTER
+    return count;
+}

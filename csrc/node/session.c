@@ -1,0 +1,552 @@
+/* One connection with a peer, from the host's name to the last tick. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/random.h"
+#include "node/internal.h"
+#include "route/signal.h"
+
+#define TICKS_PER_TIME 4   /* a tick every quarter of net_ticktime */
+
+static const rt_conn_ops dist_ops;
+static const rt_conn_ops lookup_ops;
+
+static rt_session *session_of(rt_conn *c) { return RT_CONTAINER_OF(c, rt_session, conn); }
+
+static void session_timer(rt_timer *t);
+static int try_address(rt_session *l);
+
+static rt_session *session_new(rt_node *n)
+{
+    rt_session *l = rt_calloc(1, sizeof *l);
+    if (!l) return NULL;
+    l->node = n;
+    l->timer.fire = session_timer;
+    l->next = n->sessions;
+    if (l->next) l->next->prev = l;
+    n->sessions = l;
+    n->handshakes++;
+    return l;
+}
+
+static void drop_attempt(rt_session *l)
+{
+    if (!l->attempt) return;
+    rt_resolve_cancel(l->node->engine.resolver, &l->attempt->resolve);
+    rt_free(l->attempt);
+    l->attempt = NULL;
+}
+
+static void session_free(rt_session *l)
+{
+    rt_node *n = l->node;
+    if (l->prev) l->prev->next = l->next;
+    else n->sessions = l->next;
+    if (l->next) l->next->prev = l->prev;
+    if (l->state != RT_SESSION_UP) n->handshakes--;
+    rt_timer_cancel(n->engine.timers, &l->timer);
+    drop_attempt(l);
+    rt_free(l->hs);
+    rt_free(l);
+}
+
+/* The session is over, whatever it was: tells whom it concerns and frees it. Its
+ * stream is closed already. */
+static void session_end(rt_session *l, int rc, int sys, const char *text)
+{
+    rt_node *n = l->node;
+    rt_peer *p = l->peer;
+    char reason[RT_EVENT_TEXT_MAX];
+    if (!text && rc == RT_ESYS) {
+        snprintf(reason, sizeof reason, "%s", strerror(sys));
+        text = reason;
+    }
+    if (!text) text = rt_err_text(rc);
+    bool mine = p && p->session == l;
+    if (mine) p->session = NULL;
+    if (mine && l->state == RT_SESSION_UP) {
+        rt_inbound_flush(&n->inbound);
+        uint64_t lost = rt_peer_down(p);
+        rt_signal_peer_down(&n->route, p);
+        rt_node_tell_watchers(n, "nodedown", p);
+        rt_events_put(&n->events, RT_EVENT_DOWN, p->name, rc, sys, lost, text);
+    } else if (mine) {
+        uint64_t lost = rt_peer_down(p);
+        atomic_fetch_add_explicit(&p->count.failures, 1, memory_order_relaxed); /* a counter */
+        rt_signal_peer_down(&n->route, p);
+        rt_events_put(&n->events, RT_EVENT_FAILED, p->name, rc, sys, lost, text);
+    } else if (!l->initiator) {
+        rt_events_put(&n->events, RT_EVENT_REFUSED, p ? p->name : rt_slice_of(NULL, 0), rc, sys, 0,
+                      text);
+    }
+    session_free(l);
+}
+
+static bool more_addresses(const rt_session *l)
+{
+    return l->attempt && l->attempt->next + 1 < l->attempt->resolve.count;
+}
+
+static void conn_closed(rt_conn *c, int rc, int sys)
+{
+    rt_session *l = session_of(c);
+    l->conn_open = false;
+    /* While several addresses are left, a failed connect is not the end. */
+    if (l->state == RT_SESSION_CONNECT && rc == RT_ESYS && more_addresses(l)) {
+        l->attempt->next++;
+        rc = try_address(l);
+        if (rc == RT_OK) return;
+        sys = errno;
+    }
+    if (l->state == RT_SESSION_AWAIT) return; /* our attempt is over, theirs is to come */
+    if (rc == RT_OK) rc = RT_ECLOSED;
+    char text[RT_EVENT_TEXT_MAX], where[RT_ADDRESS_TEXT_MAX];
+    const char *say = NULL;
+    rt_address_text(&l->remote, where);
+    if (l->state == RT_SESSION_CONNECT) {
+        snprintf(text, sizeof text, "cannot connect to %s: %s", where,
+                 rc == RT_ESYS ? strerror(sys) : rt_err_text(rc));
+        say = text;
+    } else if (l->state == RT_SESSION_HANDSHAKE && rc == RT_EFLAGS && l->hs) {
+        snprintf(text, sizeof text, "the peer lacks the mandatory flag %s",
+                 rt_flag_name(l->hs->missing));
+        say = text;
+    } else if (l->state == RT_SESSION_HANDSHAKE && rc == RT_ECLOSED) {
+        say = "the peer closed the connection during the handshake (a wrong cookie looks like this)";
+    }
+    session_end(l, rc, sys, say);
+}
+
+void rt_session_close(rt_session *l, int rc)
+{
+    if (l->conn_open) rt_conn_close(&l->conn, rc, 0);
+    else session_end(l, rc, 0, NULL);
+}
+
+void rt_sessions_close_all(rt_node *n)
+{
+    while (n->sessions) {
+        rt_session *l = n->sessions;
+        if (l->conn_open && l->state == RT_SESSION_UP) rt_conn_flush(&l->conn);
+        if (n->sessions == l) rt_session_close(l, RT_ECLOSED);
+    }
+}
+
+static uint64_t tick_interval(const rt_node *n)
+{
+    return (uint64_t)n->net_ticktime_ms * RT_MS / TICKS_PER_TIME;
+}
+
+static void set_deadline(rt_session *l, uint32_t ms)
+{
+    if (rt_timer_set(l->node->engine.timers, &l->timer, rt_now() + ms * RT_MS) < 0)
+        rt_session_close(l, RT_ENOMEM);
+}
+
+/* A quarter of the tick time passed: say something if nothing was said, and
+ * give up on a peer that was silent for all of it. */
+static void tick(rt_session *l)
+{
+    rt_conn *c = &l->conn;
+    if (c->reads != l->seen_reads || c->paused) {
+        l->seen_reads = c->reads;
+        l->silent = 0;
+        uint64_t now = rt_now();
+        atomic_store_explicit(&l->peer->count.heard, now, memory_order_relaxed); /* a counter */
+    } else if (++l->silent >= TICKS_PER_TIME) {
+        rt_conn_close(c, RT_ETIME, 0);
+        return;
+    }
+    pthread_mutex_lock(&c->out->lock);
+    uint64_t written = c->out->written;
+    bool waiting = c->out->bytes > 0;
+    pthread_mutex_unlock(&c->out->lock);
+    rt_timer_set(l->node->engine.timers, &l->timer, rt_now() + tick_interval(l->node));
+    if (written == l->seen_written && !waiting) {
+        static const uint8_t empty[4];
+        rt_conn_send(c, empty, sizeof empty); /* may close and free the session */
+        return;
+    }
+    l->seen_written = written;
+}
+
+static void session_timer(rt_timer *t)
+{
+    rt_session *l = RT_CONTAINER_OF(t, rt_session, timer);
+    switch (l->state) {
+    case RT_SESSION_UP:
+        tick(l);
+        return;
+    case RT_SESSION_CONNECT:
+        if (l->conn_open) rt_conn_close(&l->conn, RT_ESYS, ETIMEDOUT);
+        return;
+    default:
+        rt_session_close(l, RT_ETIME);
+    }
+}
+
+/* --- handshake ---------------------------------------------------------- */
+
+static int session_up(rt_session *l)
+{
+    rt_node *n = l->node;
+    rt_peer *p = l->peer;
+    rt_session *old = p->session;
+    if (old && old != l) {
+        /* The peer said that the old connection is dead. */
+        RT_ASSERT(l->replaces);
+        rt_session_close(old, RT_ECLOSED);
+    }
+    p->session = l;
+    int rc = rt_peer_up(p, rt_handshake_common(l->hs), l->hs->peer_creation, &n->route.limits);
+    if (rc < 0) return rc;
+    rc = rt_conn_use_queue(&l->conn, &p->out);
+    if (rc < 0) return rc;
+    rt_conn_packets(&l->conn);
+    l->state = RT_SESSION_UP;
+    n->handshakes--;
+    rt_free(l->hs);
+    l->hs = NULL;
+    drop_attempt(l);
+    uint32_t phase = 0;
+    rt_random_u32(&phase); /* 0 does as well: ticks then merely coincide */
+    uint64_t first = tick_interval(n) * (phase % 1024) / 1024 / 2 + tick_interval(n) / 2;
+    rc = rt_timer_set(n->engine.timers, &l->timer, rt_now() + first);
+    if (rc < 0) return rc;
+    atomic_store_explicit(&p->count.heard, rt_now(), memory_order_relaxed); /* a counter */
+    rt_node_tell_watchers(n, "nodeup", p);
+    rt_events_put(&n->events, RT_EVENT_UP, p->name, l->initiator ? 0 : 1, 0, 0, NULL);
+    n->route.kick(&n->route, p);
+    return RT_OK;
+}
+
+static int write_out(rt_session *l, rt_buf *out)
+{
+    return out->n ? rt_conn_send(&l->conn, out->p, out->n) : RT_OK;
+}
+
+/* What to say to a peer that introduced itself. */
+static int answer_for(rt_session *l, rt_slice name, rt_peer **peer, enum rt_hs_answer *answer)
+{
+    rt_node *n = l->node;
+    *answer = RT_HS_NOT_ALLOWED;
+    *peer = NULL;
+    if (rt_slice_eq(name, n->route.name)) return RT_OK;
+    int rc = rt_peers_get(n->route.peers, name, peer);
+    if (rc == RT_EINVAL || rc == RT_ELIMIT) return RT_OK;
+    if (rc < 0) return rc;
+    rt_session *other = (*peer)->session;
+    size_t k = name.n < n->route.name.n ? name.n : n->route.name.n;
+    int order = memcmp(n->route.name.p, name.p, k);
+    bool ours_higher = order ? order > 0 : n->route.name.n > name.n;
+    if (!other || other->state == RT_SESSION_AWAIT) *answer = RT_HS_OK;
+    else if (other->state == RT_SESSION_UP) *answer = RT_HS_SAY_ALIVE;
+    else if (!other->initiator) *answer = RT_HS_NOK;
+    else if (other->state < RT_SESSION_HANDSHAKE) *answer = RT_HS_OK;
+    else *answer = ours_higher ? RT_HS_NOK : RT_HS_OK_SIMULTANEOUS;
+    return RT_OK;
+}
+
+/* This session takes the place of an attempt of ours; what waits stays queued. */
+static void take_over(rt_session *l)
+{
+    rt_session *other = l->peer->session;
+    l->peer->session = l;
+    if (other) {
+        other->peer = NULL;
+        other->initiator = true;
+        rt_session_close(other, RT_ENOK);
+    }
+    pthread_mutex_lock(&l->peer->out.lock);
+    if (rt_peer_state_of(l->peer) == RT_PEER_IDLE)
+        atomic_store_explicit(&l->peer->state, RT_PEER_CONNECTING,
+                              memory_order_relaxed); /* under the lock */
+    pthread_mutex_unlock(&l->peer->out.lock);
+}
+
+static int decide(rt_session *l, rt_buf *out)
+{
+    rt_node *n = l->node;
+    rt_slice name = rt_slice_of(l->hs->peer_name, l->hs->peer_name_len);
+    enum rt_hs_answer answer;
+    rt_peer *peer;
+    uint8_t cookie[RT_COOKIE_BYTES_MAX];
+    size_t cookie_n = n->cookie_n;
+    int rc = answer_for(l, name, &peer, &answer);
+    if (rc < 0) return rc;
+    memcpy(cookie, n->cookie, n->cookie_n);
+    if (peer) {
+        l->peer = peer;
+        pthread_mutex_lock(&peer->out.lock);
+        if (peer->cookie) memcpy(cookie, peer->cookie, cookie_n = peer->cookie_n);
+        pthread_mutex_unlock(&peer->out.lock);
+    }
+    if (answer == RT_HS_OK || answer == RT_HS_OK_SIMULTANEOUS) take_over(l);
+    if (answer == RT_HS_SAY_ALIVE) l->replaces = true;
+    rc = rt_handshake_decide(l->hs, answer, rt_slice_of(cookie, cookie_n), out);
+    if (rc == RT_OK && answer == RT_HS_NOK) rc = RT_ENOK;
+    if (rc == RT_OK && answer == RT_HS_NOT_ALLOWED) rc = RT_ENOTALLOWED;
+    return rc;
+}
+
+/* The peer answered `nok`: it goes on with its own attempt; wait for that. */
+static int await_theirs(rt_session *l)
+{
+    l->state = RT_SESSION_AWAIT;
+    rt_conn_close(&l->conn, RT_ENOK, 0);
+    set_deadline(l, l->node->route.limits.handshake_step_ms);
+    return RT_OK;
+}
+
+static int64_t handshake_bytes(rt_conn *c, const uint8_t *p, size_t n)
+{
+    rt_session *l = session_of(c);
+    rt_buf out = RT_BUF_INIT;
+    size_t used = 0;
+    int verdict = rt_handshake_feed(l->hs, p, n, &used, &out);
+    if (verdict == RT_HS_DECIDE) verdict = decide(l, &out);
+    else if (verdict == RT_HS_ALIVE) verdict = rt_handshake_alive(l->hs, true, &out);
+    int rc = write_out(l, &out);
+    rt_buf_fini(&out);
+    if (c->closing) return RT_ECLOSED;
+    if (verdict == RT_ENOK && l->initiator) {
+        await_theirs(l);
+        return RT_ECLOSED;
+    }
+    if (verdict < 0) return verdict;
+    if (rc < 0) return rc;
+    if (verdict == RT_HS_DONE) rc = session_up(l);
+    else if (used) set_deadline(l, l->node->route.limits.handshake_step_ms);
+    return rc < 0 ? rc : (int64_t)used;
+}
+
+static int session_packet(rt_conn *c, const uint8_t *p, size_t n)
+{
+    rt_session *l = session_of(c);
+    return rt_inbound_packet(&l->node->inbound, l->peer, p, n);
+}
+
+static void session_batch(rt_conn *c)
+{
+    rt_session *l = session_of(c);
+    rt_inbound_flush(&l->node->inbound);
+    atomic_store_explicit(&l->peer->count.heard, rt_now(), memory_order_relaxed); /* a counter */
+}
+
+static void session_written(rt_conn *c)
+{
+    rt_session *l = session_of(c);
+    if (l->state != RT_SESSION_UP) return;
+    pthread_mutex_lock(&c->out->lock);
+    bool told = l->peer->above_soft && c->out->bytes <= l->node->route.limits.queue_bytes_soft / 2;
+    if (told) l->peer->above_soft = false;
+    pthread_mutex_unlock(&c->out->lock);
+    if (told)
+        rt_events_put(&l->node->events, RT_EVENT_DRAINED, l->peer->name, 0, 0, 0, NULL);
+}
+
+static int begin_handshake(rt_session *l, rt_slice peer)
+{
+    rt_node *n = l->node;
+    uint32_t challenge;
+    uint8_t cookie[RT_COOKIE_BYTES_MAX];
+    size_t cookie_n = n->cookie_n;
+    int rc = rt_random_u32(&challenge);
+    if (rc < 0) return rc;
+    l->hs = rt_calloc(1, sizeof *l->hs);
+    if (!l->hs) return RT_ENOMEM;
+    memcpy(cookie, n->cookie, n->cookie_n);
+    if (l->peer) {
+        pthread_mutex_lock(&l->peer->out.lock);
+        if (l->peer->cookie) memcpy(cookie, l->peer->cookie, cookie_n = l->peer->cookie_n);
+        pthread_mutex_unlock(&l->peer->out.lock);
+    }
+    uint64_t flags = RT_FLAGS_OURS | (n->hidden ? 0 : RT_F_PUBLISHED);
+    return rt_handshake_init(l->hs, l->initiator, n->route.name, flags, n->route.creation, challenge,
+                             rt_slice_of(cookie, cookie_n), peer);
+}
+
+static void session_connected(rt_conn *c)
+{
+    rt_session *l = session_of(c);
+    rt_buf out = RT_BUF_INIT;
+    l->state = RT_SESSION_HANDSHAKE;
+    int rc = begin_handshake(l, l->peer->name);
+    if (rc == RT_OK) rc = rt_handshake_start(l->hs, &out);
+    if (rc == RT_OK) rc = write_out(l, &out);
+    rt_buf_fini(&out);
+    if (rc < 0) rt_conn_close(c, rc, errno);
+    else set_deadline(l, l->node->route.limits.handshake_step_ms);
+}
+
+static const rt_conn_ops dist_ops = {
+    .connected = session_connected, .bytes = handshake_bytes, .packet = session_packet,
+    .batch = session_batch, .written = session_written, .closed = conn_closed,
+};
+
+/* --- finding the peer --------------------------------------------------- */
+
+static int open_conn(rt_session *l, const rt_address *to, const rt_conn_ops *ops)
+{
+    rt_node *n = l->node;
+    int rc = rt_conn_init(&l->conn, n->engine.poller, n->engine.read_buffer,
+                          n->route.limits.frame_bytes_max, ops);
+    if (rc < 0) return rc;
+    l->remote = *to;
+    rc = rt_conn_open(&l->conn, to);
+    if (rc < 0) {
+        rt_outq_fini(&l->conn.own);
+        return rc;
+    }
+    l->conn_open = true;
+    return RT_OK;
+}
+
+/* Connects to the address whose turn it is: to the node when its port is known,
+ * else to the port mapper there. Skips addresses that fail at once. */
+static int try_address(rt_session *l)
+{
+    rt_node *n = l->node;
+    rt_attempt *a = l->attempt;
+    int rc = RT_ENOENT;
+    for (; a->next < a->resolve.count; a->next++) {
+        rt_address to = a->resolve.at[a->next];
+        rt_address_set_port(&to, l->port ? l->port : n->epmd_port);
+        l->state = RT_SESSION_CONNECT;
+        rc = open_conn(l, &to, l->port ? &dist_ops : &lookup_ops);
+        if (rc == RT_OK) {
+            set_deadline(l, n->route.limits.connect_ms);
+            return RT_OK;
+        }
+    }
+    return rc;
+}
+
+static void resolved(rt_resolve *r, int rc)
+{
+    rt_session *l = RT_CONTAINER_OF(r, rt_attempt, resolve)->session;
+    if (rc == RT_OK) {
+        rc = try_address(l);
+        if (rc < 0) session_end(l, rc, errno, NULL);
+        return;
+    }
+    char text[RT_EVENT_TEXT_MAX];
+    snprintf(text, sizeof text, "unknown host: %s", r->error);
+    session_end(l, rc, 0, text);
+}
+
+static void lookup_connected(rt_conn *c)
+{
+    rt_session *l = session_of(c);
+    rt_buf out = RT_BUF_INIT;
+    rt_slice name = l->peer->name;
+    const uint8_t *at = memchr(name.p, '@', name.n);
+    l->state = RT_SESSION_LOOKUP;
+    int rc = rt_epmd_put_port_please2(&out, rt_slice_of(name.p, (size_t)(at - name.p)));
+    if (rc == RT_OK) rc = write_out(l, &out);
+    rt_buf_fini(&out);
+    if (rc < 0) rt_conn_close(c, rc, errno);
+}
+
+static int64_t lookup_bytes(rt_conn *c, const uint8_t *p, size_t n)
+{
+    rt_session *l = session_of(c);
+    rt_epmd_port answer;
+    int64_t used = rt_epmd_read_port2(p, n, &answer);
+    if (used == RT_AGAIN) return 0;
+    if (used < 0) return used;
+    l->port = answer.port;
+    return RT_EALIVE; /* closes: found */
+}
+
+static void lookup_closed(rt_conn *c, int rc, int sys)
+{
+    rt_session *l = session_of(c);
+    char text[RT_EVENT_TEXT_MAX], where[RT_ADDRESS_TEXT_MAX];
+    l->conn_open = false;
+    rt_address_text(&l->remote, where);
+    if (rc == RT_EALIVE && l->port) {
+        rc = try_address(l);
+        if (rc < 0) session_end(l, rc, errno, NULL);
+        return;
+    }
+    if (l->state == RT_SESSION_CONNECT && rc == RT_ESYS && more_addresses(l)) {
+        l->attempt->next++;
+        if (try_address(l) == RT_OK) return;
+    }
+    if (rc == RT_ENOENT)
+        snprintf(text, sizeof text, "the port mapper at %s knows no node of that name", where);
+    else
+        snprintf(text, sizeof text, "no port mapper at %s: %s", where,
+                 rc == RT_ESYS ? strerror(sys) : rt_err_text(rc));
+    session_end(l, rc == RT_OK ? RT_ECLOSED : rc, sys, text);
+}
+
+static const rt_conn_ops lookup_ops = {
+    .connected = lookup_connected, .bytes = lookup_bytes, .closed = lookup_closed,
+};
+
+int rt_session_connect(rt_node *n, rt_peer *p, const char *host, uint16_t port)
+{
+    RT_ASSERT(!p->session);
+    rt_session *l = session_new(n);
+    if (!l) return RT_ENOMEM;
+    l->attempt = rt_calloc(1, sizeof *l->attempt);
+    if (!l->attempt) {
+        session_free(l);
+        return RT_ENOMEM;
+    }
+    l->attempt->session = l;
+    l->attempt->resolve.done = resolved;
+    l->initiator = true;
+    l->peer = p;
+    l->port = port;
+    l->state = RT_SESSION_RESOLVE;
+    p->session = l;
+    char from_name[RT_NODE_NAME_BYTES_MAX + 1];
+    if (!host[0]) {
+        rt_slice h = rt_node_host_part(p->name);
+        memcpy(from_name, h.p, h.n);
+        from_name[h.n] = 0;
+        host = from_name;
+    }
+    int rc = rt_resolve_start(n->engine.resolver, &l->attempt->resolve, host, AF_UNSPEC);
+    if (rc < 0) session_end(l, rc, errno, NULL);
+    else set_deadline(l, n->route.limits.connect_ms);
+    return RT_OK;
+}
+
+void rt_session_accept(rt_node *n, int fd, const rt_address *remote)
+{
+    if (n->handshakes >= n->route.limits.handshakes_max) {
+        rt_socket_close(fd);
+        rt_events_put(&n->events, RT_EVENT_REFUSED, rt_slice_of(NULL, 0), RT_ELIMIT, 0, 0,
+                      "too many handshakes in progress (handshakes_max)");
+        return;
+    }
+    rt_session *l = session_new(n);
+    if (!l) {
+        rt_socket_close(fd);
+        return;
+    }
+    l->remote = *remote;
+    l->state = RT_SESSION_HANDSHAKE;
+    int rc = begin_handshake(l, rt_slice_of(NULL, 0));
+    if (rc == RT_OK)
+        rc = rt_conn_init(&l->conn, n->engine.poller, n->engine.read_buffer,
+                          n->route.limits.frame_bytes_max, &dist_ops);
+    if (rc == RT_OK) {
+        rc = rt_conn_adopt(&l->conn, fd);
+        if (rc < 0) rt_outq_fini(&l->conn.own);
+    }
+    if (rc < 0) {
+        rt_socket_close(fd);
+        session_end(l, rc, errno, NULL);
+        return;
+    }
+    l->conn_open = true;
+    set_deadline(l, n->route.limits.handshake_step_ms);
+}
