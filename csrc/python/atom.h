@@ -1,0 +1,49 @@
+/* Purpose: atoms, one object per name.
+ * Ownership: the weak table borrows (an atom leaves it when freed); the
+ * direct-mapped cache of recent atoms holds references.
+ * Threads: GIL.
+ * Limits: names of at most 255 characters.
+ * Errors: NULL with ValueError for a bad name, MemoryError. */
+#ifndef RT_PYTHON_ATOM_H
+#define RT_PYTHON_ATOM_H
+
+#include "python/state.h"
+
+/* The atom of a UTF-8 name, new reference. `known` finds only atoms that
+ * exist: NULL without an exception when there is none. */
+PyObject *rt_py_atom_get(const uint8_t *utf8, size_t n, bool known);
+/* The same from a str (or an Atom, which is returned itself). */
+PyObject *rt_py_atom_from(PyObject *str);
+
+RT_INLINE uint64_t rt_py_mix(const uint8_t *p, size_t n) {
+    uint64_t a = 0, b = 0;
+    if (n >= 8) {
+        memcpy(&a, p, 8);
+        memcpy(&b, p + n - 8, 8);
+    } else if (n >= 4) {
+        uint32_t x, y;
+        memcpy(&x, p, 4);
+        memcpy(&y, p + n - 4, 4);
+        a = x;
+        b = y;
+    } else if (n) {
+        a = p[0] | (uint64_t)p[n / 2] << 8 | (uint64_t)p[n - 1] << 16;
+    }
+    a = (a ^ (n * 0x9e3779b97f4a7c15ULL)) * 0xff51afd7ed558ccdULL;
+    a ^= (b + (a >> 32)) * 0xc4ceb9fe1a85ec53ULL;
+    return a ^ (a >> 29);
+}
+
+/* The atom of a UTF-8 name through the cache of recent atoms, borrowed from
+ * the cache (valid until the next lookup): take a reference. NULL on a miss. */
+RT_INLINE rt_atom_obj *rt_py_atom_recent(rt_py_state *st, const uint8_t *p, size_t n,
+                                         size_t *slot) {
+    *slot = (rt_py_mix(p, n) >> 8) & (RT_PY_ATOM_CACHE - 1);
+    rt_atom_obj *a = st->atom_cache[*slot];
+    if (RT_LIKELY(a && (size_t)(a->ext_n - a->name_at) == n &&
+                  memcmp(a->ext + a->name_at, p, n) == 0))
+        return a;
+    return NULL;
+}
+
+#endif

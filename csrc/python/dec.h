@@ -1,0 +1,55 @@
+/* Purpose: the decoder's inside, shared by decode.c and decode_leaf.c.
+ * Ownership: the cursor borrows the input; frames own what they build.
+ * Threads: GIL. Errors: NULL with DecodeError, whose offset counts from `from`. */
+#ifndef RT_PYTHON_DEC_H
+#define RT_PYTHON_DEC_H
+
+#include "base/cursor.h"
+#include "python/terms.h"
+
+#define RT_DEC_STACK 24u
+#define RT_DEC_KEY_DEPTH_MAX 256u /* hashing and comparing keys recurses in Python */
+#define RT_DEC_HASH_CLASSES 1024u
+#define RT_DEC_HASH_SAME_MAX 256u
+
+typedef struct rt_dec_frame {
+    PyObject *obj;   /* the container being filled */
+    PyObject *key;   /* map: the key whose value comes next */
+    uint32_t *hashes;/* large dict: how many keys fell into each class of hashes */
+    uint32_t i, n;   /* elements (pairs) delivered, promised */
+    uint8_t kind;
+} rt_dec_frame;
+
+typedef struct rt_dec {
+    rt_cursor c;
+    const uint8_t *from;     /* offset 0 of errors */
+    const rt_codec *codec;
+    rt_py_state *st;
+    PyObject *owner;         /* memoryviews are slices of it; NULL: copy */
+    const uint8_t *owner_at;
+    uint64_t owed;           /* values that open containers still wait for */
+    uint32_t keys;           /* over 0: inside a map key, everything is frozen */
+    uint32_t keys_depth;     /* depth at which the outermost key began */
+    uint32_t depth, cap;
+    rt_dec_frame *stack;
+    rt_dec_frame first[RT_DEC_STACK];
+} rt_dec;
+
+/* Raises DecodeError about the byte at `at`; returns NULL. */
+PyObject *rt_dec_fail(const rt_dec *d, const uint8_t *at, const char *text);
+RT_INLINE PyObject *rt_dec_cut(const rt_dec *d) {
+    return rt_dec_fail(d, d->c.end, "the term ends too early");
+}
+
+/* Each builds what follows the tag, which has been read. */
+PyObject *rt_dec_atom(rt_dec *d, uint8_t tag, bool plain);
+PyObject *rt_dec_integer(rt_dec *d, uint8_t tag);
+PyObject *rt_dec_float(rt_dec *d, uint8_t tag);
+PyObject *rt_dec_binary(rt_dec *d);
+PyObject *rt_dec_bits(rt_dec *d);
+PyObject *rt_dec_string(rt_dec *d);
+PyObject *rt_dec_ident(rt_dec *d, uint8_t tag);
+PyObject *rt_dec_export(rt_dec *d);
+PyObject *rt_dec_fun(rt_dec *d);
+
+#endif

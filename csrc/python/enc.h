@@ -1,0 +1,86 @@
+/* Purpose: the encoder's inside, shared by encode.c and encode_array.c: a
+ * write position with room ahead and an explicit stack of open containers.
+ * Ownership: frames hold references to the containers they walk; the target is
+ * either the caller's rt_buf or memory of the encoder's own.
+ * Threads: GIL; user code may run while arrays are converted, so nothing
+ * borrowed is kept across that.
+ * Errors: -1 with a Python exception. */
+#ifndef RT_PYTHON_ENC_H
+#define RT_PYTHON_ENC_H
+
+#include "python/terms.h"
+
+typedef struct rt_enc_frame {
+    PyObject *obj;    /* the container */
+    PyObject *held;   /* dict: the value whose key is being written */
+    PyObject *seen;   /* dict with keys of several kinds: set of written keys */
+    size_t *at;       /* canonical dict: where each key starts, and the end */
+    Py_ssize_t pos;   /* next index, or PyDict_Next's position */
+    Py_ssize_t done;  /* elements or pairs begun */
+    Py_ssize_t n;     /* elements or pairs promised in the header */
+    size_t start;     /* list: where its elements start; dict: the current key */
+    uint8_t kind;
+    bool in_key;
+} rt_enc_frame;
+
+#define RT_ENC_STACK 16u
+
+typedef struct rt_enc {
+    uint8_t *w, *end;           /* next byte, end of room */
+    uint8_t *base;              /* where this term began */
+    rt_buf *buf;                /* target, or NULL: own memory */
+    PyObject *bytes;            /* own memory beyond the scratch block */
+    bool scratch, canonical;
+    const rt_codec *codec;
+    rt_py_state *st;
+    rt_enc_frame *stack;
+    uint32_t depth, cap;
+    rt_enc_frame first[RT_ENC_STACK];
+} rt_enc;
+
+int rt_enc_grow(rt_enc *e, size_t extra);
+RT_INLINE int rt_enc_room(rt_enc *e, size_t extra) {
+    if (RT_LIKELY((size_t)(e->end - e->w) >= extra)) return 0;
+    return rt_enc_grow(e, extra);
+}
+RT_INLINE void rt_enc_u8(rt_enc *e, uint8_t v) { *e->w++ = v; }
+RT_INLINE void rt_enc_u32(rt_enc *e, uint32_t v) { rt_store_u32(e->w, v); e->w += 4; }
+/* One integer of up to 64 bits; needs 11 bytes of room. */
+RT_INLINE void rt_enc_i64(rt_enc *e, int64_t v) {
+    if (v >= 0 && v <= 255) {
+        e->w[0] = RT_TAG_SMALL_INTEGER;
+        e->w[1] = (uint8_t)v;
+        e->w += 2;
+    } else if (v >= INT32_MIN && v <= INT32_MAX) {
+        e->w[0] = RT_TAG_INTEGER;
+        rt_store_u32(e->w + 1, (uint32_t)v);
+        e->w += 5;
+    } else {
+        uint64_t u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+        int n = 0;
+        e->w[0] = RT_TAG_SMALL_BIG;
+        e->w[2] = v < 0;
+        for (; u; u >>= 8) e->w[3 + n++] = (uint8_t)u;
+        e->w[1] = (uint8_t)n;
+        e->w += 3 + n;
+    }
+}
+/* Raises EncodeError: the text, then where in the term it happened. */
+int rt_enc_fail(rt_enc *e, const char *format, ...);
+/* Makes room for one more open container; EncodeError at max_depth. */
+rt_enc_frame *rt_enc_push(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n);
+
+/* Writes what Python itself does not know. 1: written; 2: *instead (new
+ * reference) is to be written in its place; 0: not ours; -1: exception. */
+int rt_enc_foreign(rt_enc *e, PyObject *obj, PyObject **instead);
+
+/* encode_leaf.c: atoms, text, numbers, identifiers. 1 written, 0 not a leaf,
+ * -1 exception. */
+int rt_enc_text(rt_enc *e, PyObject *str);
+int rt_enc_bytes(rt_enc *e, const void *p, size_t n);
+int rt_enc_big(rt_enc *e, PyObject *num);
+int rt_enc_double(rt_enc *e, double v);
+int rt_enc_atom_lit(rt_enc *e, const char *name, size_t n);
+int rt_enc_own(rt_enc *e, PyObject *obj);
+
+#endif

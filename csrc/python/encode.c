@@ -1,0 +1,594 @@
+#include "python/enc.h"
+
+#include <stdarg.h>
+
+#include "base/alloc.h"
+#include "base/limits.h"
+#include "term/inflate.h"
+
+enum kind { F_LIST, F_TUPLE, F_ITEMS, F_DICT, F_MAP };
+
+/* Room */
+
+static int grow_own(rt_enc *e, size_t used, size_t need) {
+    size_t cap = (size_t)(e->end - e->base);
+    size_t want = cap * 2 < need ? need : cap * 2;
+    if (e->bytes) {
+        if (_PyBytes_Resize(&e->bytes, (Py_ssize_t)want) < 0) return -1;
+    } else {
+        PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)want);
+        if (!bytes) return -1;
+        if (used) memcpy(PyBytes_AS_STRING(bytes), e->base, used);
+        e->bytes = bytes;
+    }
+    e->base = (uint8_t *)PyBytes_AS_STRING(e->bytes);
+    e->end = e->base + want;
+    e->w = e->base + used;
+    return 0;
+}
+
+int rt_enc_grow(rt_enc *e, size_t extra) {
+    size_t used = (size_t)(e->w - e->base);
+    if (used + extra > e->codec->max_bytes)
+        return rt_enc_fail(e, "the term takes over %zu bytes (max_bytes)", e->codec->max_bytes);
+    if (!e->buf) return grow_own(e, used, used + extra);
+    size_t before = (size_t)(e->base - e->buf->p);
+    e->buf->n = before + used;
+    if (rt_buf_reserve(e->buf, extra) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    e->base = e->buf->p + before;
+    e->w = e->base + used;
+    e->end = e->buf->p + e->buf->cap;
+    return 0;
+}
+
+/* Errors */
+
+/* The key a dict frame stands at, new reference or NULL. */
+static PyObject *frame_key(const rt_enc_frame *f) {
+    PyObject *key, *value;
+    Py_ssize_t at = 0, i = 0;
+    if (f->kind == F_MAP) {
+        while (PyDict_Next(((rt_map_obj *)f->obj)->pairs, &at, &key, &value))
+            if (++i == f->done) return Py_NewRef(PyTuple_GET_ITEM(value, 0));
+        return NULL;
+    }
+    while (PyDict_Next(f->obj, &at, &key, &value))
+        if (++i == f->done) return Py_NewRef(key);
+    return NULL;
+}
+
+static PyObject *path_step(const rt_enc_frame *f) {
+    if (f->kind != F_DICT && f->kind != F_MAP) return PyUnicode_FromFormat("[%zd]", f->done - 1);
+    PyObject *key = frame_key(f);
+    if (!key) return PyUnicode_FromString("[?]");
+    PyObject *repr = NULL;
+    /* Only the repr of plain keys is sure to be short and to run no code. */
+    if (PyUnicode_Check(key) && PyUnicode_GET_LENGTH(key) <= 64) repr = PyUnicode_Type.tp_repr(key);
+    else if (PyLong_CheckExact(key)) repr = PyNumber_ToBase(key, 16);
+    else repr = PyUnicode_FromFormat("<%s>", Py_TYPE(key)->tp_name);
+    Py_DECREF(key);
+    PyObject *out = repr ? PyUnicode_FromFormat(f->in_key ? ".key(%U)" : "[%U]", repr) : NULL;
+    Py_XDECREF(repr);
+    return out;
+}
+
+/* Where we are, such as "[2]['a']"; the middle of a deep one is left out. */
+static PyObject *path_text(const rt_enc *e) {
+    PyObject *path = PyUnicode_FromString("");
+    for (uint32_t i = 0; path && i < e->depth; i++) {
+        if (i == 8 && e->depth > 16) {
+            i = e->depth - 8;
+            PyUnicode_AppendAndDel(&path, PyUnicode_FromString("..."));
+        }
+        if (path) PyUnicode_AppendAndDel(&path, path_step(&e->stack[i]));
+    }
+    return path;
+}
+
+int rt_enc_fail(rt_enc *e, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    PyObject *text = PyUnicode_FromFormatV(format, args);
+    va_end(args);
+    PyObject *path = text ? path_text(e) : NULL;
+    if (path && PyUnicode_GET_LENGTH(path))
+        PyErr_Format(e->st->encode_error, "%U (at %U)", text, path);
+    else if (path)
+        PyErr_SetObject(e->st->encode_error, text);
+    Py_XDECREF(text);
+    Py_XDECREF(path);
+    return -1;
+}
+
+/* Frames */
+
+static int stack_grow(rt_enc *e) {
+    uint32_t cap = e->cap * 2;
+    rt_enc_frame *own = e->stack == e->first ? NULL : e->stack;
+    rt_enc_frame *bigger = rt_realloc(own, cap * sizeof *bigger);
+    if (!bigger) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (!own) memcpy(bigger, e->first, sizeof e->first);
+    e->stack = bigger;
+    e->cap = cap;
+    return 0;
+}
+
+rt_enc_frame *rt_enc_push(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n) {
+    if (RT_UNLIKELY(e->depth >= e->codec->max_depth)) {
+        rt_enc_fail(e, "the term is nested over %u deep (max_depth)", (unsigned)e->codec->max_depth);
+        return NULL;
+    }
+    if (RT_UNLIKELY(e->depth == e->cap) && stack_grow(e) < 0) return NULL;
+    rt_enc_frame *f = &e->stack[e->depth++];
+    f->obj = Py_NewRef(obj);
+    f->held = f->seen = NULL;
+    f->at = NULL;
+    f->pos = f->done = 0;
+    f->n = n;
+    f->start = (size_t)(e->w - e->base);
+    f->kind = kind;
+    f->in_key = false;
+    return f;
+}
+
+static void pop(rt_enc *e) {
+    rt_enc_frame *f = &e->stack[--e->depth];
+    Py_XDECREF(f->held);
+    Py_XDECREF(f->seen);
+    rt_free(f->at);
+    Py_DECREF(f->obj);
+}
+
+static int open_list(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n) {
+    if ((size_t)n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a list of %zd elements", n);
+    if (rt_enc_room(e, 6) < 0) return -1;
+    if (n == 0) {
+        rt_enc_u8(e, RT_TAG_NIL);
+        return 0;
+    }
+    rt_enc_u8(e, RT_TAG_LIST);
+    rt_enc_u32(e, (uint32_t)n);
+    return rt_enc_push(e, obj, kind, n) ? 0 : -1;
+}
+
+static int open_tuple(rt_enc *e, PyObject *obj) {
+    Py_ssize_t n = PyTuple_GET_SIZE(obj);
+    if ((size_t)n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a tuple of %zd elements", n);
+    if (rt_enc_room(e, 5) < 0) return -1;
+    if (n < 256) {
+        rt_enc_u8(e, RT_TAG_SMALL_TUPLE);
+        rt_enc_u8(e, (uint8_t)n);
+    } else {
+        rt_enc_u8(e, RT_TAG_LARGE_TUPLE);
+        rt_enc_u32(e, (uint32_t)n);
+    }
+    if (n == 0) return 0;
+    return rt_enc_push(e, obj, F_TUPLE, n) ? 0 : -1;
+}
+
+/* Whether two keys that Python tells apart might be one term in Erlang. */
+static bool keys_may_clash(rt_py_state *st, PyObject *dict) {
+    enum { STR = 1, BYTES = 2, ATOM = 4, CONST = 8, OTHER = 16 };
+    unsigned kinds = 0;
+    PyObject *key, *value;
+    for (Py_ssize_t at = 0; PyDict_Next(dict, &at, &key, &value);) {
+        PyTypeObject *t = Py_TYPE(key);
+        if (t == &PyUnicode_Type) kinds |= STR;
+        else if (t == &PyBytes_Type) kinds |= BYTES;
+        else if (t == st->atom) kinds |= ATOM;
+        else if (t == &PyBool_Type || key == Py_None) kinds |= CONST;
+        else if (t != &PyLong_Type && t != &PyFloat_Type && t != st->pid && t != st->ref)
+            kinds |= OTHER;
+    }
+    bool both = (kinds & (STR | BYTES)) == (STR | BYTES) ||
+                ((kinds & CONST) && (kinds & (ATOM | STR))) || (kinds & OTHER);
+    return both && PyDict_GET_SIZE(dict) > 1;
+}
+
+static int open_dict(rt_enc *e, PyObject *obj, PyObject *dict, uint8_t kind) {
+    Py_ssize_t n = PyDict_GET_SIZE(dict);
+    if ((size_t)n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a map of %zd pairs", n);
+    if (rt_enc_room(e, 5) < 0) return -1;
+    rt_enc_u8(e, RT_TAG_MAP);
+    rt_enc_u32(e, (uint32_t)n);
+    if (n == 0) return 0;
+    rt_enc_frame *f = rt_enc_push(e, obj, kind, n);
+    if (!f) return -1;
+    if (e->canonical) {
+        f->at = rt_calloc((size_t)n + 1, sizeof *f->at);
+        if (!f->at) {
+            PyErr_NoMemory();
+            return -1;
+        }
+    } else if (kind == F_DICT && keys_may_clash(e->st, dict)) {
+        f->seen = PySet_New(NULL);
+        if (!f->seen) return -1;
+    }
+    return 0;
+}
+
+/* One value */
+
+RT_INLINE bool small_int(PyObject *num, int64_t *out) {
+#if PY_VERSION_HEX >= 0x030c0000
+    if (!PyUnstable_Long_IsCompact((PyLongObject *)num)) return false;
+    *out = PyUnstable_Long_CompactValue((PyLongObject *)num);
+    return true;
+#else
+    Py_ssize_t size = Py_SIZE(num);
+    if (size < -1 || size > 1) return false;
+    *out = size * (int64_t)((PyLongObject *)num)->ob_digit[0];
+    if (size == 0) *out = 0;
+    return true;
+#endif
+}
+
+static int put_none(rt_enc *e) {
+    /* In canonical bytes None differs from both atoms: which one it is depends
+     * on a codec that a Map does not know. */
+    if (e->canonical) {
+        if (rt_enc_room(e, 1) < 0) return -1;
+        rt_enc_u8(e, 0);
+        return 1;
+    }
+    return e->codec->none_undefined ? rt_enc_atom_lit(e, "undefined", 9)
+                                    : rt_enc_atom_lit(e, "nil", 3);
+}
+
+/* 1 written; 0 for what is no plain leaf. */
+RT_INLINE int put_leaf(rt_enc *e, PyObject *obj) {
+    PyTypeObject *t = Py_TYPE(obj);
+    if (t == &PyUnicode_Type) {
+        if (RT_LIKELY(PyUnicode_IS_COMPACT_ASCII(obj) && !e->codec->text_atom)) {
+            size_t n = (size_t)PyUnicode_GET_LENGTH(obj);
+            if (RT_UNLIKELY(n > 1u << 20)) return rt_enc_text(e, obj);
+            if (RT_UNLIKELY(rt_enc_room(e, 5 + n) < 0)) return -1;
+            rt_enc_u8(e, RT_TAG_BINARY);
+            rt_enc_u32(e, (uint32_t)n);
+            memcpy(e->w, ((PyASCIIObject *)obj) + 1, n);
+            e->w += n;
+            return 1;
+        }
+        return rt_enc_text(e, obj);
+    }
+    if (t == &PyLong_Type) {
+        int64_t v;
+        if (RT_UNLIKELY(!small_int(obj, &v))) return rt_enc_big(e, obj);
+        if (RT_UNLIKELY(rt_enc_room(e, 11) < 0)) return -1;
+        rt_enc_i64(e, v);
+        return 1;
+    }
+    if (t == e->st->atom) {
+        rt_atom_obj *a = (rt_atom_obj *)obj;
+        if (RT_UNLIKELY(rt_enc_room(e, a->ext_n) < 0)) return -1;
+        memcpy(e->w, a->ext, a->ext_n);
+        e->w += a->ext_n;
+        return 1;
+    }
+    if (t == &PyBytes_Type)
+        return rt_enc_bytes(e, PyBytes_AS_STRING(obj), (size_t)PyBytes_GET_SIZE(obj));
+    if (t == &PyFloat_Type) return rt_enc_double(e, PyFloat_AS_DOUBLE(obj));
+    if (obj == Py_True) return rt_enc_atom_lit(e, "true", 4);
+    if (obj == Py_False) return rt_enc_atom_lit(e, "false", 5);
+    if (obj == Py_None) return put_none(e);
+    return 0;
+}
+
+/* Containers of Python and our own; 1 done or opened, 0 not a container. */
+static int put_container(rt_enc *e, PyObject *obj) {
+    PyTypeObject *t = Py_TYPE(obj);
+    rt_py_state *st = e->st;
+    int rc;
+    if (PyTuple_Check(obj)) rc = open_tuple(e, obj);
+    else if (PyList_Check(obj)) rc = open_list(e, obj, F_LIST, PyList_GET_SIZE(obj));
+    else if (PyDict_Check(obj)) rc = open_dict(e, obj, obj, F_DICT);
+    else if (t == st->map) rc = open_dict(e, obj, ((rt_map_obj *)obj)->pairs, F_MAP);
+    else if (t == st->frozen || t == st->improper) {
+        /* Both begin with their tuple of items. */
+        PyObject *items = ((rt_frozen_obj *)obj)->items;
+        rc = open_list(e, obj, F_ITEMS, PyTuple_GET_SIZE(items));
+    } else return 0;
+    return rc < 0 ? -1 : 1;
+}
+
+static int put_rest(rt_enc *e, PyObject *obj) {
+    int rc = put_container(e, obj);
+    if (rc == 0) rc = rt_enc_own(e, obj);
+    /* What a foreign object stands for may again be foreign, but not for ever. */
+    PyObject *held = NULL;
+    for (int i = 0; rc == 0 && i < 4; i++) {
+        PyObject *instead = NULL;
+        rc = rt_enc_foreign(e, obj, &instead);
+        if (rc != 2) break;
+        Py_XSETREF(held, instead);
+        obj = instead;
+        rc = put_leaf(e, obj);
+        if (rc == 0) rc = put_container(e, obj);
+        if (rc == 0) rc = rt_enc_own(e, obj);
+    }
+    if (rc == 0) rc = rt_enc_fail(e, "cannot encode %.200s", Py_TYPE(obj)->tp_name);
+    Py_XDECREF(held);
+    return rc < 0 ? -1 : 0;
+}
+
+/* The next value to write */
+
+/* A charlist: Erlang writes a list of bytes as STRING, at half the size. */
+static void compact_bytes(rt_enc *e, const rt_enc_frame *f) {
+    uint8_t *p = e->base + f->start;
+    if ((size_t)(e->w - p) != 2 * (size_t)f->n || f->n > 65535) return;
+    for (const uint8_t *q = p; q < e->w; q += 2)
+        if (*q != RT_TAG_SMALL_INTEGER) return;
+    uint8_t *to = p - 5;
+    to[0] = RT_TAG_STRING;
+    rt_store_u16(to + 1, (uint16_t)f->n);
+    for (Py_ssize_t i = 0; i < f->n; i++) to[3 + i] = p[2 * i + 1];
+    e->w = to + 3 + f->n;
+}
+
+static int end_list(rt_enc *e, rt_enc_frame *f) {
+    uint8_t *before = e->w;
+    compact_bytes(e, f);
+    if (e->w == before) {
+        if (rt_enc_room(e, 1) < 0) return -1;
+        rt_enc_u8(e, RT_TAG_NIL);
+    }
+    pop(e);
+    return 0;
+}
+
+static int changed(rt_enc *e) {
+    return rt_enc_fail(e, "a container changed size while it was encoded");
+}
+
+/* Sorts the pairs of a finished map by the bytes of their keys. */
+static int sort_pairs(rt_enc *e, rt_enc_frame *f) {
+    size_t n = (size_t)f->n, from = f->at[0], used = (size_t)(e->w - e->base);
+    f->at[n] = used;
+    PyObject *list = PyList_New((Py_ssize_t)n);
+    int rc = -1;
+    if (!list) return -1;
+    /* A key's bytes never are the beginning of another's, so whole pairs sort
+     * as their keys do. */
+    for (size_t i = 0; i < n; i++) {
+        PyObject *pair = PyBytes_FromStringAndSize((char *)e->base + f->at[i],
+                                                   (Py_ssize_t)(f->at[i + 1] - f->at[i]));
+        if (!pair) goto done;
+        PyList_SET_ITEM(list, (Py_ssize_t)i, pair);
+    }
+    if (PyList_Sort(list) < 0) goto done;
+    uint8_t *w = e->base + from;
+    for (size_t i = 0; i < n; i++) {
+        PyObject *pair = PyList_GET_ITEM(list, (Py_ssize_t)i);
+        memcpy(w, PyBytes_AS_STRING(pair), (size_t)PyBytes_GET_SIZE(pair));
+        w += PyBytes_GET_SIZE(pair);
+    }
+    rc = 0;
+done:
+    Py_DECREF(list);
+    return rc;
+}
+
+/* Notes a key that was just written; EncodeError when it is a second one. */
+static int check_key(rt_enc *e, rt_enc_frame *f) {
+    PyObject *bytes = PyBytes_FromStringAndSize((char *)e->base + f->start,
+                                                e->w - e->base - (Py_ssize_t)f->start);
+    if (!bytes) return -1;
+    int dup = PySet_Contains(f->seen, bytes);
+    if (dup == 0) dup = PySet_Add(f->seen, bytes);
+    Py_DECREF(bytes);
+    if (dup > 0) {
+        f->in_key = true;
+        return rt_enc_fail(e, "two keys of a dict are the same term in Erlang");
+    }
+    return dup;
+}
+
+/* 1 with *out (borrowed from the frame or its container), 0 at the end. */
+static int next_pair(rt_enc *e, rt_enc_frame *f, PyObject **out) {
+    PyObject *key, *value;
+    if (f->held && f->in_key) {
+        if (f->seen && check_key(e, f) < 0) return -1;
+        f->in_key = false;
+        *out = f->held;
+        return 1;
+    }
+    PyObject *dict = f->kind == F_MAP ? ((rt_map_obj *)f->obj)->pairs : f->obj;
+    Py_CLEAR(f->held);
+    if (RT_UNLIKELY(PyDict_GET_SIZE(dict) != f->n)) return changed(e);
+    if (f->done == f->n) {
+        if (f->at && sort_pairs(e, f) < 0) return -1;
+        pop(e);
+        return 0;
+    }
+    if (RT_UNLIKELY(!PyDict_Next(dict, &f->pos, &key, &value))) return changed(e);
+    if (f->kind == F_MAP) {
+        PyObject *pair = value;
+        key = PyTuple_GET_ITEM(pair, 0);
+        value = PyTuple_GET_ITEM(pair, 1);
+    }
+    f->start = (size_t)(e->w - e->base);
+    if (f->at) f->at[f->done] = f->start;
+    f->done++;
+    if (RT_LIKELY(!f->seen)) {
+        int rc = put_leaf(e, key);
+        if (rc < 0) return -1;
+        if (rc > 0) {
+            *out = value;
+            return 1;
+        }
+    }
+    f->held = Py_NewRef(value);
+    f->in_key = true;
+    *out = key;
+    return 1;
+}
+
+static int next_item(rt_enc *e, rt_enc_frame *f, PyObject **out) {
+    PyObject *items = ((rt_frozen_obj *)f->obj)->items;
+    bool improper = Py_IS_TYPE(f->obj, e->st->improper);
+    if (f->done < f->n) {
+        *out = PyTuple_GET_ITEM(items, f->done++);
+        return 1;
+    }
+    if (!improper) return end_list(e, f);
+    if (f->done > f->n) {
+        pop(e);
+        return 0;
+    }
+    f->done++;
+    *out = ((rt_improper_obj *)f->obj)->tail;
+    return 1;
+}
+
+RT_INLINE int next_value(rt_enc *e, rt_enc_frame *f, PyObject **out) {
+    switch (f->kind) {
+    case F_LIST:
+        if (RT_UNLIKELY(PyList_GET_SIZE(f->obj) != f->n)) return changed(e);
+        if (f->done == f->n) return end_list(e, f);
+        *out = PyList_GET_ITEM(f->obj, f->done++);
+        return 1;
+    case F_TUPLE:
+        if (f->done == f->n) {
+            pop(e);
+            return 0;
+        }
+        *out = PyTuple_GET_ITEM(f->obj, f->done++);
+        return 1;
+    case F_ITEMS:
+        return next_item(e, f, out);
+    default:
+        return next_pair(e, f, out);
+    }
+}
+
+/* Room is only asked for when there is none, so the end is looked at too. */
+static int check_size(rt_enc *e) {
+    if (RT_LIKELY((size_t)(e->w - e->base) <= e->codec->max_bytes)) return 0;
+    return rt_enc_fail(e, "the term takes over %zu bytes (max_bytes)", e->codec->max_bytes);
+}
+
+static int run(rt_enc *e, PyObject *obj) {
+    for (;;) {
+        int rc = put_leaf(e, obj);
+        if (rc < 0) return -1;
+        if (rc == 0) {
+            /* User code may run below and drop the object from its container. */
+            Py_INCREF(obj);
+            rc = put_rest(e, obj);
+            Py_DECREF(obj);
+            if (rc < 0) return -1;
+        }
+        do {
+            if (e->depth == 0) return check_size(e);
+            rc = next_value(e, &e->stack[e->depth - 1], &obj);
+            if (rc < 0) return -1;
+        } while (rc == 0);
+    }
+}
+
+/* Entry points */
+
+static void enc_init(rt_enc *e, const rt_codec *codec) {
+    e->st = rt_py_st;
+    e->codec = codec;
+    e->buf = NULL;
+    e->bytes = NULL;
+    e->scratch = e->canonical = false;
+    e->w = e->base = e->end = NULL;
+    e->stack = e->first;
+    e->depth = 0;
+    e->cap = RT_ENC_STACK;
+}
+
+static void enc_fini(rt_enc *e) {
+    while (e->depth) pop(e);
+    if (e->stack != e->first) rt_free(e->stack);
+    if (e->scratch) e->st->scratch_taken = false;
+    Py_XDECREF(e->bytes);
+}
+
+int rt_py_encode(PyObject *codec, PyObject *term, rt_buf *out) {
+    rt_enc e;
+    enc_init(&e, (rt_codec *)(rt_py_is_codec(codec) ? codec : rt_py_st->codec_default));
+    size_t before = out->n;
+    if (rt_buf_reserve(out, 64) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    e.buf = out;
+    e.base = e.w = out->p + out->n;
+    e.end = out->p + out->cap;
+    int rc = run(&e, term);
+    out->n = rc < 0 ? before : (size_t)(e.w - out->p);
+    enc_fini(&e);
+    return rc;
+}
+
+/* Encodes into own memory, beginning after `head` bytes left for the caller. */
+static int run_own(rt_enc *e, PyObject *term, size_t head) {
+    rt_py_state *st = e->st;
+    if (!st->scratch_taken) {
+        st->scratch_taken = e->scratch = true;
+        e->base = st->scratch;
+        e->end = st->scratch + RT_PY_SCRATCH;
+        e->w = e->base;
+    } else if (grow_own(e, 0, 256) < 0) {
+        return -1;
+    }
+    e->w += head;
+    return run(e, term);
+}
+
+static PyObject *take_own(rt_enc *e) {
+    size_t n = (size_t)(e->w - e->base);
+    if (!e->bytes) return PyBytes_FromStringAndSize((char *)e->base, (Py_ssize_t)n);
+    PyObject *bytes = e->bytes;
+    e->bytes = NULL;
+    if (_PyBytes_Resize(&bytes, (Py_ssize_t)n) < 0) return NULL;
+    return bytes;
+}
+
+PyObject *rt_py_canonical(PyObject *term) {
+    rt_enc e;
+    enc_init(&e, (rt_codec *)rt_py_st->codec_default);
+    e.canonical = true;
+    PyObject *out = run_own(&e, term, 0) < 0 ? NULL : take_own(&e);
+    enc_fini(&e);
+    return out;
+}
+
+/* The compressed form when it is shorter, else NULL without an exception. */
+static PyObject *compress(rt_enc *e, int level) {
+    rt_buf buf = RT_BUF_INIT;
+    size_t n = (size_t)(e->w - e->base);
+    PyObject *out = NULL;
+    uint8_t version = RT_TAG_VERSION;
+    if (rt_buf_put(&buf, &version, 1) < 0 ||
+        rt_term_deflate(&buf, e->base + 1, n - 1, level) < 0)
+        PyErr_NoMemory();
+    else if (buf.n < n)
+        out = PyBytes_FromStringAndSize((char *)buf.p, (Py_ssize_t)buf.n);
+    rt_buf_fini(&buf);
+    return out;
+}
+
+PyObject *rt_py_encode_bytes(const rt_codec *codec, PyObject *term) {
+    rt_enc e;
+    PyObject *out = NULL;
+    enc_init(&e, codec);
+    if (run_own(&e, term, 1) < 0) goto done;
+    e.base[0] = RT_TAG_VERSION;
+    if (codec->compressed && (size_t)(e.w - e.base) - 1 <= UINT32_MAX)
+        out = compress(&e, codec->compressed);
+    if (!out && !PyErr_Occurred()) out = take_own(&e);
+done:
+    enc_fini(&e);
+    return out;
+}

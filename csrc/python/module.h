@@ -1,0 +1,17 @@
+/* Purpose: puts the terms of this folder (types, exceptions, encode and
+ * decode) into the extension module `router._core`.
+ * Ownership: one state for the process, made by the first call and kept until
+ * the process ends; the extension refuses to load into a second interpreter.
+ * Threads: call with the GIL held.
+ * Errors: -1 with a Python exception set; a later call tries again. */
+#ifndef RT_PYTHON_MODULE_H
+#define RT_PYTHON_MODULE_H
+
+#include "python/py.h"
+
+/* Adds Atom, Pid, Reference, Port, Fun, Export, BitString, ImproperList,
+ * FrozenList, Map, Codec and the functions encode, decode and decode_prefix.
+ * Imports router.errors. A second call adds the same objects again. */
+int rt_py_init(PyObject *module);
+
+#endif
