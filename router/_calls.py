@@ -1,0 +1,230 @@
+"""Calling Erlang: gen_server:call and erpc:call, as OTP does them.
+
+Sources: gen.erl (`$gen_call`, monitor with an alias) and erpc.erl
+(`execute_call` started by a spawn request with a monitor; the result is the
+exit reason).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from router.errors import CallTimeout, NodeDown, NoProcess, RemoteError
+from router.etf import Atom, ImproperList, Reference
+
+if TYPE_CHECKING:
+    from router.mailbox import Mailbox
+    from router.node import Node
+
+__all__ = ["Caller", "call_sync", "rpc_sync"]
+
+GEN_CALL = Atom("$gen_call")
+GEN_CAST = Atom("$gen_cast")
+ALIAS = Atom("alias")
+NET_KERNEL = Atom("net_kernel")
+IS_AUTH = Atom("is_auth")
+MONITOR = Atom("monitor")
+
+_PENDING = object()
+
+
+class Call:
+    """One call under way: what was sent and how its answer is told from others."""
+
+    def __init__(self, box: Mailbox, dest: Any) -> None:
+        self.box = box
+        self.dest = dest
+        self.ref: Reference
+
+    def answer(self, term: Any) -> Any:
+        """The result in `term`, or _PENDING. Raises what the answer stands for."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        self.box.demonitor(self.ref)
+        self.box.unalias(self.ref)
+
+
+class GenCall(Call):
+    def __init__(self, box: Mailbox, dest: Any, request: Any) -> None:
+        super().__init__(box, dest)
+        node = box.node
+        self.ref = box._monitor_alias(dest)
+        try:
+            tag = ImproperList([ALIAS], self.ref)
+            node.send(dest, (GEN_CALL, (box.pid, tag), request), sender=box)
+        except BaseException:
+            self.end()
+            raise
+
+    def answer(self, term: Any) -> Any:
+        match term:
+            case (ImproperList() as tag, reply) if tag.tail == self.ref:
+                return reply
+            case (Reference() as tag, reply) if tag == self.ref:
+                return reply
+            case ("DOWN", ref, "process", _, reason) if ref == self.ref:
+                raise _down(self.dest, reason)
+        return _PENDING
+
+
+class ErpcCall(Call):
+    def __init__(
+        self, box: Mailbox, node: str, module: str, function: str, args: list[Any]
+    ) -> None:
+        super().__init__(box, node)
+        self.result = box.node._reference()
+        self.ref = box._spawn_request(
+            node,
+            "erpc",
+            "execute_call",
+            [self.result, Atom(module), Atom(function), args],
+            [MONITOR],
+        )
+
+    def answer(self, term: Any) -> Any:
+        match term:
+            case ("spawn_reply", ref, "error", reason) if ref == self.ref:
+                if reason == "noconnection":
+                    raise NodeDown(f"{self.dest}: no connection")
+                raise RemoteError("error", (Atom("erpc"), reason))
+            case ("DOWN", ref, "process", _, reason) if ref == self.ref:
+                return self._result(reason)
+        return _PENDING
+
+    def _result(self, reason: Any) -> Any:
+        match reason:
+            case (Reference() as ref, "return", value) if ref == self.result:
+                return value
+            case (Reference() as ref, "throw", value) if ref == self.result:
+                raise RemoteError("throw", value)
+            case (Reference() as ref, "exit", value) if ref == self.result:
+                raise RemoteError("exit", value)
+            case (Reference() as ref, "error", value, stack) if ref == self.result:
+                raise RemoteError("error", value, stack)
+            case "noconnection":
+                raise NodeDown(f"{self.dest}: the connection ended before the answer came")
+        raise RemoteError("exit", reason)
+
+
+def _down(dest: Any, reason: Any) -> Exception:
+    if reason == "noproc":
+        return NoProcess(f"{_shown(dest)}: no such process")
+    if reason == "noconnection":
+        node = dest[1] if isinstance(dest, tuple) else getattr(dest, "node", dest)
+        return NodeDown(f"{node}: no connection")
+    return RemoteError("exit", reason)
+
+
+def _shown(dest: Any) -> str:
+    return f"{dest[0]} on {dest[1]}" if isinstance(dest, tuple) else repr(dest)
+
+
+def _key(term: Any) -> Reference | None:
+    """The reference by which an answer names its call."""
+    match term:
+        case (ImproperList() as tag, _) if isinstance(tag.tail, Reference):
+            return tag.tail
+        case (Reference() as tag, _):
+            return tag
+        case ("DOWN" | "spawn_reply", Reference() as ref, *_):
+            return ref
+    return None
+
+
+class Caller:
+    """The calls of one node on one loop: one process, answers told apart by reference."""
+
+    def __init__(self, node: Node) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._box = node.mailbox()
+        self._pending: dict[Reference, tuple[Call, asyncio.Future[Any]]] = {}
+        self._box.on_messages(self._arrived)
+
+    @property
+    def stale(self) -> bool:
+        return self._loop is not asyncio.get_running_loop() or self._box.closed
+
+    def _arrived(self, terms: list[Any]) -> None:
+        for term in terms:
+            key = _key(term)
+            entry = self._pending.get(key) if key is not None else None
+            if entry is None or entry[1].done():
+                continue
+            try:
+                result = entry[0].answer(term)
+            except Exception as e:
+                entry[1].set_exception(e)
+                continue
+            if result is not _PENDING:
+                entry[1].set_result(result)
+
+    async def call(self, dest: Any, request: Any, timeout: float) -> Any:
+        return await self._run(lambda: GenCall(self._box, dest, request), timeout)
+
+    async def rpc(
+        self, node: str, module: str, function: str, args: list[Any], timeout: float
+    ) -> Any:
+        return await self._run(
+            lambda: ErpcCall(self._box, node, module, function, list(args)), timeout
+        )
+
+    async def _run(self, begin: Callable[[], Call], timeout: float) -> Any:
+        call = begin()
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._pending[call.ref] = (call, future)
+        try:
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError as e:
+            if isinstance(e, CallTimeout):
+                raise
+            raise CallTimeout(f"{_shown(call.dest)}: no answer within {timeout} s") from None
+        finally:
+            del self._pending[call.ref]
+            call.end()
+
+    def stop(self, error: BaseException) -> None:
+        for _, future in self._pending.values():
+            if not future.done():
+                future.get_loop().call_soon_threadsafe(_fail, future, error)
+
+
+def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _run_sync(box: Mailbox, begin: Callable[[], Call], timeout: float) -> Any:
+    deadline = time.monotonic() + timeout
+    call = begin()
+    try:
+        while True:
+            try:
+                term = box.get(max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                raise CallTimeout(f"{_shown(call.dest)}: no answer within {timeout} s") from None
+            result = call.answer(term)
+            if result is not _PENDING:
+                return result
+    finally:
+        call.end()
+
+
+def call_sync(node: Node, dest: Any, request: Any, timeout: float) -> Any:
+    with node.mailbox() as box:
+        return _run_sync(box, lambda: GenCall(box, dest, request), timeout)
+
+
+def rpc_sync(
+    node: Node, target: str, module: str, function: str, args: list[Any], timeout: float
+) -> Any:
+    with node.mailbox() as box:
+        return _run_sync(
+            box, lambda: ErpcCall(box, target, module, function, list(args)), timeout
+        )
+
+

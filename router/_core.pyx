@@ -1,0 +1,1016 @@
+# cython: language_level=3
+"""The C core as thin classes: nodes, mailboxes, notifiers.
+
+Everything here is private; router/node.py and router/mailbox.py are the public
+face. This is the one place where a result code becomes an exception, and where
+the GIL is released: around drives, waits, start and stop.
+"""
+
+import errno as _errno
+import os
+import sys
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+rt_py_init(sys.modules[__name__])
+Atom = sys.modules[__name__].Atom
+
+from asyncio import _get_running_loop  # noqa: E402
+
+from router import errors  # noqa: E402
+
+cdef object _EMPTY = object()  # what pop gives when nothing is there
+EMPTY = _EMPTY
+
+cdef dict _PLAIN_ERRORS = {
+    RT_EBAD: errors.RouterError,
+    RT_ELIMIT: errors.RouterError,
+    RT_EINVAL: ValueError,
+    RT_EFULL: errors.BufferFull,
+    RT_ENOENT: errors.NoProcess,
+    RT_EEXIST: errors.NameTaken,
+    RT_ECLOSED: errors.RouterError,
+    RT_ENOTCONN: errors.NodeDown,
+    RT_EALIVE: errors.RouterError,
+    RT_EFORK: errors.RouterError,
+}
+
+
+cdef int check(int rc, str what) except -1:
+    """Raises what a negative code stands for; else gives the code back."""
+    if rc >= 0:
+        return rc
+    if rc == RT_ENOMEM:
+        raise MemoryError(what)
+    if rc == RT_ESYS:
+        raise OSError(errno, f"{what}: {os.strerror(errno)}")
+    text = rt_err_text(rc).decode()
+    raise _PLAIN_ERRORS.get(rc, errors.RouterError)(f"{what}: {text}")
+
+
+def default_limits():
+    """The limits of base/limits.h by name."""
+    cdef rt_limits l = rt_limits_default()
+    return l
+
+
+def connect_error(int code, str text, str name):
+    """The exception for a connection that failed or ended with `code`."""
+    message = f"{name}: {text}"
+    if code in (RT_EAUTH, RT_EFLAGS, RT_EBAD):
+        return errors.HandshakeError(message)
+    if code == RT_ECLOSED and "handshake" in text:
+        return errors.HandshakeError(message)
+    if code == RT_ENOTALLOWED:
+        return errors.NotAllowed(message)
+    return errors.NodeDown(message)
+
+
+cdef class Notifier:
+    """Wakes one event loop or thread."""
+
+    cdef rt_notifier *ptr
+
+    def __cinit__(self):
+        check(rt_notifier_new(&self.ptr), "cannot make a notifier")
+
+    def __dealloc__(self):
+        if self.ptr != NULL:
+            rt_notifier_rele(self.ptr)
+
+    @property
+    def fd(self):
+        return rt_notifier_fd(self.ptr)
+
+    def poke(self):
+        rt_notifier_poke(self.ptr)
+
+    def hush(self):
+        rt_notifier_hush(self.ptr)
+
+    def rest(self):
+        return rt_notifier_rest(self.ptr)
+
+    def ready(self):
+        """The mailboxes that have something, oldest news first."""
+        cdef rt_ready *r
+        cdef rt_process *p
+        found = []
+        while True:
+            r = rt_notifier_next(self.ptr)
+            if r == NULL:
+                return found
+            p = <rt_process *>RT_MAILBOX_OF_READY(r)  # the mailbox stands first
+            if p.user != NULL:
+                found.append(<object>p.user)
+
+    def after_fork(self):
+        rt_notifier_after_fork(self.ptr)
+
+
+cdef class LoopFlush:
+    """Flushes a node at the end of the turn of the loop that drives it."""
+
+    cdef object loop
+    cdef object node              # weak
+    cdef bint scheduled
+
+    def __cinit__(self, loop, node_ref):
+        self.loop = loop
+        self.node = node_ref
+
+    cdef bint here(self):
+        """True when the caller runs on that loop, so that its turn will end."""
+        return _get_running_loop() is self.loop
+
+    cdef int schedule(self) except -1:
+        if not self.scheduled:
+            self.loop.call_soon(self._run)
+            self.scheduled = True
+        return 0
+
+    def _run(self):
+        self.scheduled = False
+        node = self.node()
+        if node is not None:
+            (<NodeCore>node)._flush()
+
+
+cdef class Peer:
+    """Another node, as this one knows it."""
+
+    cdef rt_peer *ptr
+    cdef readonly str name
+    cdef readonly object atom
+
+    @property
+    def state(self):
+        """0 idle, 1 connecting, 2 up."""
+        return <int>rt_peer_state_of(self.ptr)
+
+    @property
+    def number(self):
+        return self.ptr.number
+
+
+cdef class NodeCore:
+    """A node of the C core; router.Node is its public face."""
+
+    cdef rt_node *ptr
+    cdef rt_route *route
+    cdef rt_buf scratch
+    cdef bint scratch_busy
+    cdef bint is_running
+    cdef uint64_t credit_turn     # the turn in which the direct write was used up
+    cdef bint credit
+    cdef uint64_t references
+    cdef uint8_t node_pid[RT_PID_BYTES_MAX]
+    cdef size_t node_pid_n
+    cdef dict peers
+    cdef readonly str name
+    cdef readonly object atom
+    cdef readonly object codec
+    cdef LoopFlush loop_flush     # of the loop that drives, or None
+    cdef object __weakref__
+
+    def __cinit__(self, *args, **kwargs):
+        self.peers = {}
+        self.credit = True
+
+    def _open(self, str name, bytes cookie, *, bint hidden, bint relay, int engine, int epmd,
+              int epmd_port, bint epmd_any, double net_ticktime, listen, dict limits, codec):
+        """Makes the C node. listen: (numeric host, port), or None not to listen."""
+        cdef rt_node_config c
+        cdef bytes raw = name.encode()
+        cdef bytes host
+        if self.ptr != NULL:
+            raise RuntimeError("the node is open already")
+        memset(&c, 0, sizeof(c))
+        c.name = rt_slice_of(<const uint8_t *>raw, len(raw))
+        c.cookie = rt_slice_of(<const uint8_t *>cookie, len(cookie))
+        c.hidden = hidden
+        c.relay = relay
+        c.engine = engine
+        c.epmd = epmd
+        c.epmd_port = epmd_port
+        c.epmd_any = epmd_any
+        c.net_ticktime_ms = max(4, min(int(net_ticktime * 1000), 2**31))
+        c.limits = limits
+        if listen is not None:
+            host = listen[0].encode()
+            check(rt_address_parse(host, listen[1], &c.listen), f"cannot listen on {listen[0]}")
+            c.listening = True
+        check(rt_node_new(&c, &self.ptr), f"cannot make the node {name}")
+        self.route = rt_node_route(self.ptr)
+        self.name = name
+        self.atom = Atom(name)
+        self.codec = codec
+
+    def __dealloc__(self):
+        if self.ptr != NULL:
+            with nogil:
+                rt_node_free(self.ptr)
+            self.ptr = NULL
+        rt_buf_fini(&self.scratch)
+
+    cdef int need(self) except -1:
+        if not self.is_running:
+            if self.ptr == NULL:
+                raise errors.RouterError("the node was closed by a fork: make one in the child")
+            raise errors.RouterError(f"the node {self.name} is not running: start it first")
+        return 0
+
+    # life -----------------------------------------------------------------
+
+    def _start(self):
+        cdef int rc
+        with nogil:
+            rc = rt_node_start(self.ptr)
+        check(rc, f"cannot start {self.name}")
+        self._identify()
+        self.is_running = True
+
+    def _identify(self):
+        """Takes the creation over; called again when the port mapper gave one."""
+        self.node_pid_n = rt_route_pid(self.route, 0, self.node_pid)
+
+    def _stop(self):
+        if self.ptr == NULL:
+            return
+        self.is_running = False
+        with nogil:
+            rt_node_stop(self.ptr)
+
+    def _after_fork(self):
+        """In the child: closes descriptors and forgets the C node, whose memory stays."""
+        if self.ptr != NULL:
+            rt_node_after_fork(self.ptr)
+        self.ptr = NULL
+        self.is_running = False
+
+    @property
+    def running(self):
+        """True between start and stop."""
+        return self.is_running
+
+    @property
+    def creation(self):
+        """The 32-bit number that tells this incarnation of the name from others."""
+        return self.route.creation if self.ptr != NULL else 0
+
+    @property
+    def port(self):
+        """The TCP port the node listens on; 0 when it does not."""
+        return rt_node_port(self.ptr) if self.ptr != NULL else 0
+
+    # driving --------------------------------------------------------------
+
+    def _fd(self):
+        return rt_node_fd(self.ptr)
+
+    def _drive(self):
+        if self.ptr == NULL:
+            return
+        with nogil:
+            rt_node_drive(self.ptr)
+        self.credit = True
+
+    def _wait(self, Notifier notifier, double seconds):
+        """Blocks until the notifier has news; False on time-out. Negative: for ever."""
+        cdef uint64_t ns = <uint64_t>-1 if seconds < 0 else <uint64_t>(seconds * 1e9)
+        cdef rt_notifier *n = notifier.ptr
+        cdef int rc
+        if self.ptr == NULL:
+            raise errors.RouterError("the node is closed")
+        with nogil:
+            rc = rt_node_wait(self.ptr, n, ns)
+        PyErr_CheckSignals()
+        return rc != RT_ETIME
+
+    def _set_loop(self, LoopFlush flush):
+        """The loop that drives this node from now on, or None."""
+        self.loop_flush = flush
+
+    def _promise(self, int more):
+        if self.ptr != NULL:
+            rt_node_promise(self.ptr, more)
+
+    def _flush(self):
+        if self.ptr != NULL:
+            rt_node_flush(self.ptr)
+            self.credit = True
+
+    def _listen_events(self, Notifier notifier):
+        check(rt_events_listen(rt_node_events(self.ptr), notifier.ptr), "too many event loops")
+
+    def _ignore_events(self, Notifier notifier):
+        if self.ptr != NULL:
+            rt_events_ignore(rt_node_events(self.ptr), notifier.ptr)
+
+    def _take_events(self):
+        """What happened since: (kind, peer name, code, errno, lost, text)."""
+        cdef rt_event *e
+        found = []
+        if self.ptr == NULL:
+            return found
+        while True:
+            e = rt_events_take(rt_node_events(self.ptr))
+            if e == NULL:
+                return found
+            name = (<bytes>(<char *>e.name)[:e.name_n]).decode("utf-8", "replace")
+            found.append((e.kind, name, e.code, e.sys, e.lost,
+                          (<bytes>e.text).decode("utf-8", "replace")))
+            rt_free(e)
+
+    # peers ----------------------------------------------------------------
+
+    cdef Peer find_peer(self, object name):
+        found = self.peers.get(name)
+        if found is not None:
+            return <Peer>found
+        cdef bytes raw = name.encode()
+        cdef Peer peer = Peer.__new__(Peer)
+        cdef int rc = rt_peers_get(self.route.peers, rt_slice_of(<const uint8_t *>raw, len(raw)),
+                                   &peer.ptr)
+        if rc == RT_EINVAL:
+            raise ValueError(f"not a node name (name@host): {name!r}")
+        check(rc, f"cannot add the peer {name} (limit peers_max)")
+        peer.name = str(name)
+        peer.atom = Atom(name)
+        self.peers[peer.name] = peer
+        return peer
+
+    def _peer(self, name):
+        self.need()
+        return self.find_peer(name)
+
+    def _hold(self, Peer peer):
+        """True when this call made the peer connecting: dial or abandon next."""
+        cdef int rc = rt_node_hold(self.ptr, peer.ptr)
+        if rc == RT_EALIVE:
+            return False
+        if rc == RT_EINVAL:
+            raise ValueError("a node does not connect to itself")
+        check(rc, f"cannot connect to {peer.name}")
+        return True
+
+    def _dial(self, Peer peer, host, int port):
+        cdef bytes raw = b"" if host is None else host.encode()
+        check(rt_node_dial(self.ptr, peer.ptr, raw, port), f"cannot connect to {peer.name}")
+
+    def _abandon(self, Peer peer, why):
+        cdef bytes raw = why.encode()[:200]
+        check(rt_node_abandon(self.ptr, peer.ptr, raw), peer.name)
+
+    def _disconnect(self, Peer peer):
+        check(rt_node_disconnect(self.ptr, peer.ptr), peer.name)
+
+    def _set_cookie(self, Peer peer, bytes cookie):
+        check(rt_node_set_cookie(self.ptr, peer.ptr,
+                                 rt_slice_of(<const uint8_t *>cookie, len(cookie))),
+              "a cookie has at most 255 bytes")
+
+    def _peers_up(self):
+        cdef uint32_t i
+        cdef rt_peer *p
+        found = []
+        if self.ptr == NULL:
+            return found
+        for i in range(rt_peers_count(self.route.peers)):
+            p = rt_peers_at(self.route.peers, i + 1)
+            if rt_peer_state_of(p) == RT_PEER_UP:
+                found.append((<bytes>(<char *>p.name.p)[:p.name.n]).decode())
+        return found
+
+    def _stats(self):
+        """One tuple a peer: its name, then the fields of rt_peer_stats."""
+        cdef uint32_t n, i
+        cdef rt_peer *p
+        rows = []
+        if self.ptr == NULL:
+            return rows
+        n = rt_peers_count(self.route.peers)
+        cdef rt_peer_stats *all_rows
+        cdef bytearray room = bytearray(n * sizeof(rt_peer_stats))
+        if n == 0:
+            return rows
+        all_rows = <rt_peer_stats *><void *><char *>room
+        n = rt_node_stats(self.ptr, all_rows, n)
+        for i in range(n):
+            p = rt_peers_at(self.route.peers, i + 1)
+            rows.append((
+                (<bytes>(<char *>p.name.p)[:p.name.n]).decode(), all_rows[i].state,
+                all_rows[i].messages_in, all_rows[i].messages_out,
+                all_rows[i].bytes_in, all_rows[i].bytes_out, all_rows[i].queued_bytes,
+                all_rows[i].dropped_in, all_rows[i].dropped_out, all_rows[i].refused,
+                all_rows[i].connects, all_rows[i].failures,
+                all_rows[i].round_trip, all_rows[i].idle, all_rows[i].age))
+        return rows
+
+    # sending --------------------------------------------------------------
+
+    def _connect_needed(self, Peer peer):
+        """Overridden: begins to connect. Frames are queued as soon as it returns."""
+        raise NotImplementedError
+
+    cdef int reach(self, Peer peer) except -1:
+        """Makes sure that something queued for the peer has a connection to wait for."""
+        if rt_peer_state_of(peer.ptr) == RT_PEER_IDLE:
+            self._connect_needed(peer)
+        return 0
+
+    cdef rt_buf *take_scratch(self, rt_buf *own) noexcept:
+        # An encoder hook may call back into send: the second one in has its own buffer.
+        if self.scratch_busy:
+            memset(own, 0, sizeof(rt_buf))
+            return own
+        self.scratch_busy = True
+        self.scratch.n = 0
+        return &self.scratch
+
+    cdef void give_scratch(self, rt_buf *b) noexcept:
+        if b != &self.scratch:
+            rt_buf_fini(b)
+            return
+        self.scratch_busy = False
+        if b.cap > 1 << 20:  # one large message must not pin its size for ever
+            rt_buf_fini(b)
+
+    cdef int put(self, Peer peer, rt_buf *b, bint last) except -1:
+        """Queues the frame in b; writes it or sees that somebody does."""
+        cdef unsigned how = 0
+        cdef uint64_t turn
+        cdef int rc
+        cdef LoopFlush flush = self.loop_flush
+        if last:
+            if not self.credit:
+                turn = rt_node_turns(self.ptr)
+                if turn != self.credit_turn and flush is None:
+                    self.credit = True
+            if self.credit:
+                how = RT_SEND_DIRECT
+        if flush is None or not flush.here():
+            how |= RT_SEND_WAKE
+        rc = rt_node_send(self.ptr, peer.ptr, rt_slice_of(b.p, b.n), how)
+        if rc == RT_ENOTCONN:
+            self.reach(peer)
+            rc = rt_node_send(self.ptr, peer.ptr, rt_slice_of(b.p, b.n), how)
+        if how & RT_SEND_DIRECT:
+            self.credit = False
+            self.credit_turn = rt_node_turns(self.ptr)
+        if rc == 1:
+            flush.schedule()
+        elif rc == RT_EFULL:
+            raise errors.BufferFull(
+                f"{peer.name}: the outgoing buffer is at its limit "
+                f"(queue_bytes_max={self.route.limits.queue_bytes_max}); await node.drain()")
+        elif rc == RT_ENOTCONN:
+            raise errors.NodeDown(f"{peer.name}: not connected")
+        elif rc < 0:
+            check(rc, f"cannot send to {peer.name}")
+        return 0
+
+    cdef int send_remote(self, Peer peer, int kind, object to, object name, list terms,
+                         object sender) except -1:
+        """kind 0: pid, 1: name, 2: alias."""
+        cdef rt_buf own
+        cdef rt_buf *b = self.take_scratch(&own)
+        cdef rt_slice sender_bytes, to_bytes
+        cdef size_t n, body
+        cdef int rc, i, count = len(terms)
+        cdef bytes raw
+        try:
+            if sender is None:
+                sender_bytes = rt_slice_of(self.node_pid, self.node_pid_n)
+            else:
+                sender_bytes.p = rt_py_ident_bytes(sender, &n)
+                sender_bytes.n = n
+            check(rt_outbound_begin(b), "cannot send")
+            if kind == 1:
+                raw = name.encode()
+                rc = rt_control_reg_send(b, sender_bytes,
+                                         rt_slice_of(<const uint8_t *>raw, len(raw)))
+                if rc == RT_EINVAL:
+                    raise ValueError(f"a registered name has at most 255 characters: {name!r}")
+            else:
+                to_bytes.p = rt_py_ident_bytes(to, &n)
+                to_bytes.n = n
+                if kind == 0:
+                    rc = rt_control_send_sender(b, sender_bytes, to_bytes)
+                else:
+                    rc = rt_control_alias_send(b, sender_bytes, to_bytes)
+            check(rc, "cannot send")
+            body = b.n
+            for i in range(count):
+                b.n = body
+                rt_py_encode(self.codec, terms[i], b)
+                rc = rt_outbound_end(b, &self.route.limits)
+                if rc == RT_ELIMIT:
+                    raise errors.EncodeError(
+                        f"the message has {b.n} bytes; the limit message_bytes_max is "
+                        f"{self.route.limits.message_bytes_max}")
+                self.put(peer, b, count == 1)
+            return 0
+        finally:
+            self.give_scratch(b)
+
+    cdef int send_local(self, rt_pid to, list terms) except -1:
+        """Encoded and decoded like a remote message: a snapshot."""
+        cdef rt_buf own
+        cdef rt_buf *b = self.take_scratch(&own)
+        cdef int rc
+        try:
+            for term in terms:
+                b.n = 0
+                rt_py_encode(self.codec, term, b)
+                rc = rt_route_post(self.route, to, rt_slice_of(b.p, b.n))
+                if rc == RT_ENOENT or rc == RT_ECLOSED:
+                    rt_route_undeliverable(self.route, 1)
+                elif rc == RT_EFULL:
+                    self.overflowed(to)
+                elif rc < 0:
+                    check(rc, "cannot send")
+            return 0
+        finally:
+            self.give_scratch(b)
+
+    cdef int overflowed(self, rt_pid to) except -1:
+        """A local send filled a box whose policy is to close."""
+        cdef rt_buf b
+        memset(&b, 0, sizeof(b))
+        try:
+            rt_py_encode(None, Atom("overflow"), &b)
+            rt_signal_terminate(self.route, to, rt_slice_of(b.p, b.n))
+        finally:
+            rt_buf_fini(&b)
+        return 0
+
+    cdef int send_terms(self, object dest, list terms, object sender) except -1:
+        cdef rt_pid local
+        cdef size_t n
+        cdef const uint8_t *p
+        cdef int rc
+        cdef uint32_t flags
+        cdef bytes raw
+        if not self.is_running:
+            self.need()
+        if sender is not None and not rt_py_is_pid(sender):
+            if not isinstance(sender, MailboxCore):
+                raise TypeError(f"sender is a Mailbox or a Pid, not {type(sender).__name__}")
+            sender = (<MailboxCore>sender).pid
+        if rt_py_is_pid(dest):
+            node = dest.node
+            if node != self.name:
+                return self.send_remote(self.find_peer(node), 0, dest, None, terms, sender)
+            p = rt_py_ident_bytes(dest, &n)
+            rc = rt_route_local(self.route, rt_slice_of(p, n), &local)
+            if rc < 0:
+                rt_route_undeliverable(self.route, len(terms))
+                return 0
+            return self.send_local(local, terms)
+        if isinstance(dest, tuple):
+            if len(dest) != 2 or not isinstance(dest[0], str) or not isinstance(dest[1], str):
+                raise TypeError(f"a destination on another node is (name, node), not {dest!r}")
+            name, node = dest
+            if node != self.name:
+                return self.send_remote(self.find_peer(node), 1, None, name, terms, sender)
+            dest = name
+        if isinstance(dest, str):
+            raw = dest.encode()
+            local = rt_registry_whereis(self.route.registry,
+                                        rt_slice_of(<const uint8_t *>raw, len(raw)))
+            if local == 0:
+                raise errors.NoProcess(f"no process is registered as {dest!r} on {self.name}")
+            return self.send_local(local, terms)
+        if rt_py_is_ref(dest):
+            node = dest.node
+            if node != self.name:
+                return self.send_remote(self.find_peer(node), 2, dest, None, terms, sender)
+            p = rt_py_ident_bytes(dest, &n)
+            local = rt_relations_find_ref(self.route.relations, RT_REL_ALIAS, rt_slice_of(p, n),
+                                          &flags)
+            if local == 0:
+                rt_route_undeliverable(self.route, len(terms))
+                return 0
+            if flags & RT_ALIAS_ONCE:
+                rt_relations_remove_ref(self.route.relations, RT_REL_ALIAS, rt_slice_of(p, n),
+                                        NULL)
+            return self.send_local(local, terms)
+        raise TypeError(
+            "a destination is a Pid, a registered name, (name, node) or an alias Reference, "
+            f"not {type(dest).__name__}")
+
+    def send(self, dest, term, *, sender=None):
+        """Sends `term` to `dest` without waiting.
+
+        dest: a `Pid`, a name registered on this node, `(name, node)`, or an alias
+        `Reference`. The term is encoded before this returns. A node that is not
+        connected is connected to; what is sent meanwhile waits in order.
+        sender: the `Mailbox` or `Pid` it comes from.
+
+        Raises EncodeError, BufferFull (nothing was queued), NoProcess (no such local
+        name), ValueError and TypeError for what is no destination.
+        """
+        self.send_terms(dest, [term], sender)
+
+    def send_many(self, dest, terms, *, sender=None):
+        """Sends each of `terms`, in order, written together; else like `send`.
+
+        When it raises, the terms before the one that failed have been sent.
+        """
+        cdef list items = list(terms)
+        if not items:
+            return
+        try:
+            self.send_terms(dest, items, sender)
+        finally:
+            if len(items) > 1 and self.credit and self.ptr != NULL:
+                rt_node_flush(self.ptr)
+                self.credit = False
+                self.credit_turn = rt_node_turns(self.ptr)
+
+    # references -----------------------------------------------------------
+
+    def _reference(self):
+        """A reference no other of this incarnation equals."""
+        cdef uint32_t word[3]
+        self.references += 1
+        word[0] = self.references & 0x3ffff
+        word[1] = (self.references >> 18) & 0xffffffff
+        word[2] = (self.references >> 50) & 0xffffffff
+        return rt_py_ref(self.atom, self.route.creation, word, 3)
+
+    def _whereis(self, name):
+        cdef bytes raw = name.encode()
+        cdef rt_pid p = rt_registry_whereis(self.route.registry,
+                                            rt_slice_of(<const uint8_t *>raw, len(raw)))
+        if p == 0:
+            return None
+        return rt_py_pid(self.atom, <uint32_t>p, <uint32_t>(p >> 32), self.route.creation)
+
+    def _process_count(self):
+        return rt_registry_count(self.route.registry)
+
+    def _relation_count(self):
+        return rt_relations_count(self.route.relations)
+
+
+cdef class MailboxCore:
+    """A process of the C core; router.Mailbox is its public face."""
+
+    cdef rt_process *ptr
+    cdef rt_pid local
+    cdef readonly NodeCore node
+    cdef readonly object pid
+    cdef readonly object name
+    cdef object codec
+    cdef object failed            # a DecodeError to raise after the good prefix
+    cdef Notifier bound
+    cdef object __weakref__
+
+    def __cinit__(self, NodeCore node, name=None, *args, **kwargs):
+        node.need()
+        self.node = node
+        self.codec = node.codec
+        check(rt_process_new(node.route.registry, &self.ptr),
+              "cannot make a process (limit processes_max)")
+        self.local = self.ptr.self
+        self.ptr.user = <void *>self
+        self.pid = rt_py_pid(node.atom, <uint32_t>self.local, <uint32_t>(self.local >> 32),
+                             node.route.creation)
+
+    def __dealloc__(self):
+        if self.ptr == NULL or self.node is None:
+            return
+        self.ptr.user = NULL
+        if self.node.ptr != NULL:
+            self.exit_with(None)
+            rt_process_release(self.node.route.registry, self.ptr)
+        self.ptr = NULL
+
+    def _register(self, name):
+        cdef bytes raw = name.encode()
+        if not name or len(name) > 255:
+            raise ValueError(f"a registered name has 1 to 255 characters: {name!r}")
+        cdef int rc = rt_registry_register(self.node.route.registry,
+                                           rt_slice_of(<const uint8_t *>raw, len(raw)), self.local)
+        if rc == RT_EEXIST:
+            raise errors.NameTaken(f"{name!r} is registered on {self.node.name} already")
+        check(rc, f"cannot register {name!r}")
+        self.name = Atom(name)
+
+    def _limit(self, uint32_t messages, uint64_t size, int overflow):
+        rt_mailbox_limit(&self.ptr.mailbox, messages, size, <rt_overflow>overflow)
+
+    cdef int alive(self) except -1:
+        if self.node.ptr == NULL:
+            raise errors.RouterError("the node was closed by a fork: make one in the child")
+        return 0
+
+    # receiving --------------------------------------------------------------
+
+    cdef object decode(self, rt_message *m):
+        cdef size_t used
+        cdef uint8_t *p = rt_message_data(m)
+        try:
+            return rt_py_decode(self.codec, p, m.n, &used)
+        except errors.DecodeError as e:
+            e.data = (<bytes>(<char *>p)[:m.n])
+            raise
+        finally:
+            rt_message_free(m)
+
+    def _pop(self):
+        """The oldest term, or EMPTY. Raises DecodeError once per refused term."""
+        cdef rt_message *m
+        if self.failed is not None:
+            failed, self.failed = self.failed, None
+            raise failed
+        self.alive()
+        m = rt_process_pop(self.ptr)
+        if m == NULL:
+            return _EMPTY
+        return self.decode(m)
+
+    def _pop_many(self, Py_ssize_t most):
+        """Up to `most` terms. A refused term is raised once those before it were given."""
+        cdef rt_message *m
+        cdef list found = []
+        if self.failed is not None:
+            failed, self.failed = self.failed, None
+            raise failed
+        self.alive()
+        while len(found) < most:
+            m = rt_process_pop(self.ptr)
+            if m == NULL:
+                break
+            try:
+                found.append(self.decode(m))
+            except errors.DecodeError as e:
+                if not found:
+                    raise
+                self.failed = e
+                break
+        return found
+
+    def _arm(self):
+        """False when something is there already, or the box is closed."""
+        if self.failed is not None:
+            return False
+        self.alive()
+        return rt_mailbox_arm(&self.ptr.mailbox)
+
+    def _bind(self, Notifier notifier):
+        if self.bound is not notifier:
+            self.alive()
+            rt_mailbox_bind(&self.ptr.mailbox, notifier.ptr)
+            self.bound = notifier
+
+    @property
+    def waiting(self):
+        """How many messages wait, at this moment."""
+        return rt_mailbox_count(&self.ptr.mailbox) if self.node.ptr != NULL else 0
+
+    @property
+    def waiting_bytes(self):
+        """How many bytes the waiting messages take in external form."""
+        return rt_mailbox_bytes(&self.ptr.mailbox) if self.node.ptr != NULL else 0
+
+    @property
+    def dropped(self):
+        """How many messages a limit of this box refused."""
+        return rt_mailbox_dropped(&self.ptr.mailbox) if self.node.ptr != NULL else 0
+
+    @property
+    def closed(self):
+        """True when the process has ended; what was accepted can still be read."""
+        return self.node.ptr == NULL or rt_mailbox_closed(&self.ptr.mailbox)
+
+    def _exit_reason(self):
+        """(reason,) of an ended process, or None while it lives."""
+        cdef const uint8_t *p = NULL
+        cdef size_t used, n
+        if self.node.ptr == NULL:
+            return (Atom("noconnection"),)
+        n = rt_node_exit_reason(self.ptr, &p)
+        if n == 0:
+            return None
+        return (rt_py_decode(self.codec, p, n, &used),)
+
+    # ending -----------------------------------------------------------------
+
+    cdef int exit_with(self, object reason) except -1:
+        cdef rt_buf b
+        memset(&b, 0, sizeof(b))
+        try:
+            if reason is None:
+                rt_buf_put(&b, <const void *>b"w\x06normal", 8)
+            else:
+                rt_py_encode(self.codec, reason, &b)
+            rt_signal_terminate(self.node.route, self.local, rt_slice_of(b.p, b.n))
+        finally:
+            rt_buf_fini(&b)
+        return 0
+
+    def _exit(self, reason):
+        if self.node.ptr != NULL:
+            self.exit_with(Atom(reason) if type(reason) is str else reason)
+
+    # links and monitors -------------------------------------------------------
+
+    cdef rt_peer *peer_of(self, object node) except? NULL:
+        cdef Peer peer
+        if node == self.node.name:
+            return NULL
+        peer = self.node.find_peer(node)
+        self.node.reach(peer)
+        return peer.ptr
+
+    cdef rt_slice bytes_of(self, object ident) except *:
+        cdef size_t n
+        cdef const uint8_t *p = rt_py_ident_bytes(ident, &n)
+        return rt_slice_of(p, n)
+
+    cdef int signal_ok(self, int rc, str what) except -1:
+        if rc == RT_ENOENT:
+            raise errors.ExitSignal(self._exit_reason()[0] if self.closed else None)
+        return check(rc, what)
+
+    def link(self, pid):
+        """Links this process with `pid`: when one ends abnormally, so does the other."""
+        self.node.need()
+        if not rt_py_is_pid(pid):
+            raise TypeError(f"link takes a Pid, not {type(pid).__name__}")
+        cdef rt_peer *peer = self.peer_of(pid.node)
+        self.signal_ok(rt_signal_link(self.node.route, self.local, peer, self.bytes_of(pid)),
+                       "cannot link")
+
+    def unlink(self, pid):
+        """Takes a link away; nothing happens when there is none."""
+        self.node.need()
+        if not rt_py_is_pid(pid):
+            raise TypeError(f"unlink takes a Pid, not {type(pid).__name__}")
+        cdef rt_peer *peer = NULL
+        if pid.node != self.node.name:
+            peer = self.node.find_peer(pid.node).ptr
+        check(rt_signal_unlink(self.node.route, self.local, peer, self.bytes_of(pid)),
+              "cannot unlink")
+
+    def monitor(self, dest):
+        """Watches `dest`, a Pid, a local name or `(name, node)`; returns the Reference.
+
+        When it ends, `("DOWN", ref, "process", object, reason)` arrives, where object
+        is the Pid or `(name, node)`. A process that does not exist is reported as
+        `noproc`, a node that cannot be reached as `noconnection`.
+        """
+        return self.watch(dest, None)
+
+    def _monitor_alias(self, dest):
+        """A monitor whose reference also is an alias of this process, ended by one message."""
+        ref = self.alias(once=True)
+        try:
+            return self.watch(dest, ref)
+        except BaseException:
+            self.unalias(ref)
+            raise
+
+    cdef object watch(self, dest, ref):
+        cdef rt_buf target, shown
+        cdef rt_peer *peer = NULL
+        self.node.need()
+        if isinstance(dest, str):
+            dest = (dest, self.node.name)
+        memset(&target, 0, sizeof(target))
+        memset(&shown, 0, sizeof(shown))
+        if ref is None:
+            ref = self.node._reference()
+        try:
+            if rt_py_is_pid(dest):
+                rt_py_encode(None, dest, &target)
+                rt_py_encode(None, dest, &shown)
+                peer = self.peer_of(dest.node)
+            elif (isinstance(dest, tuple) and len(dest) == 2 and isinstance(dest[0], str)
+                    and isinstance(dest[1], str)):
+                rt_py_encode(None, Atom(dest[0]), &target)
+                rt_py_encode(None, (Atom(dest[0]), Atom(dest[1])), &shown)
+                peer = self.peer_of(dest[1])
+            else:
+                raise TypeError(
+                    f"monitor takes a Pid, a name or (name, node), not {type(dest).__name__}")
+            self.signal_ok(
+                rt_signal_monitor(self.node.route, self.local, peer,
+                                  rt_slice_of(target.p, target.n), rt_slice_of(shown.p, shown.n),
+                                  self.bytes_of(ref)), "cannot monitor")
+        finally:
+            rt_buf_fini(&target)
+            rt_buf_fini(&shown)
+        return ref
+
+    def demonitor(self, ref):
+        """Stops watching. True when the monitor stood; False when it had fired or never was.
+
+        A DOWN message that has arrived already stays in the box.
+        """
+        self.node.need()
+        if not rt_py_is_ref(ref):
+            raise TypeError(f"demonitor takes a Reference, not {type(ref).__name__}")
+        cdef int rc = rt_signal_demonitor(self.node.route, self.local, self.bytes_of(ref))
+        if rc == RT_ENOENT:
+            return False
+        check(rc, "cannot demonitor")
+        return True
+
+    def exit(self, pid, reason):
+        """Sends an exit signal to `pid`, as exit(Pid, Reason) does. A str reason is an atom."""
+        cdef rt_buf b
+        self.node.need()
+        if not rt_py_is_pid(pid):
+            raise TypeError(f"exit takes a Pid, not {type(pid).__name__}")
+        memset(&b, 0, sizeof(b))
+        try:
+            rt_py_encode(self.codec, Atom(reason) if type(reason) is str else reason, &b)
+            check(rt_signal_exit(self.node.route, self.local, self.peer_of(pid.node),
+                                 self.bytes_of(pid), rt_slice_of(b.p, b.n)),
+                  "cannot send the exit signal")
+        finally:
+            rt_buf_fini(&b)
+
+    @property
+    def trap_exit(self):
+        """When true, exit signals arrive as `("EXIT", pid, reason)` instead of closing the box."""
+        return self.node.ptr != NULL and rt_node_trap_exit(self.ptr)
+
+    @trap_exit.setter
+    def trap_exit(self, bint on):
+        self.alive()
+        rt_node_set_trap_exit(self.ptr, on)
+
+    def alias(self, *, bint once=False):
+        """A Reference that others may send to in place of the pid, until `unalias`.
+
+        once: the first message that arrives ends it.
+        """
+        cdef rt_relation rel
+        self.node.need()
+        ref = self.node._reference()
+        memset(&rel, 0, sizeof(rel))
+        rel.kind = RT_REL_ALIAS
+        rel.local = self.local
+        rel.flags = RT_ALIAS_ONCE if once else 0
+        rel.ref = self.bytes_of(ref)
+        check(rt_relations_add(self.node.route.relations, &rel), "cannot make an alias")
+        return ref
+
+    def unalias(self, ref):
+        """Ends an alias. True when it stood."""
+        if self.node.ptr == NULL:
+            return False
+        return rt_relations_remove_ref(self.node.route.relations, RT_REL_ALIAS,
+                                       self.bytes_of(ref), NULL) == RT_OK
+
+    def _watch_nodes(self, bint on):
+        self.node.need()
+        check(rt_node_watch(self.node.ptr, self.local, on), "cannot watch nodes")
+
+    def _spawn_request(self, node, module, function, list args, list options):
+        """Sends a spawn request; `("spawn_reply", ref, "ok" | "error", result)` answers."""
+        cdef rt_buf a, o
+        cdef bytes m = module.encode(), f = function.encode()
+        cdef rt_peer *peer
+        self.node.need()
+        memset(&a, 0, sizeof(a))
+        memset(&o, 0, sizeof(o))
+        ref = self.node._reference()
+        try:
+            rt_py_encode(self.codec, args, &a)
+            rt_py_encode(None, options, &o)
+            peer = self.peer_of(node)
+            if peer == NULL:
+                raise ValueError("a process of this node is started with node.spawn")
+            check(rt_signal_spawn(self.node.route, self.local, peer, self.bytes_of(ref),
+                                  rt_slice_of(<const uint8_t *>m, len(m)),
+                                  rt_slice_of(<const uint8_t *>f, len(f)), len(args),
+                                  rt_slice_of(a.p, a.n), rt_slice_of(o.p, o.n)), "cannot spawn")
+        finally:
+            rt_buf_fini(&a)
+            rt_buf_fini(&o)
+        return ref
+
+
+EVENT_UP = RT_EVENT_UP
+EVENT_DOWN = RT_EVENT_DOWN
+EVENT_FAILED = RT_EVENT_FAILED
+EVENT_REFUSED = RT_EVENT_REFUSED
+EVENT_DRAINED = RT_EVENT_DRAINED
+EVENT_REGISTERED = RT_EVENT_REGISTERED
+EVENT_UNREGISTERED = RT_EVENT_UNREGISTERED
+EVENT_OVERFLOW = RT_EVENT_OVERFLOW
+EVENT_ACCEPT = RT_EVENT_ACCEPT
+ENGINES = {"auto": RT_ENGINE_AUTO, "thread": RT_ENGINE_THREAD, "inline": RT_ENGINE_INLINE}
+EPMD_MODES = {"auto": RT_EPMD_AUTO, "none": RT_EPMD_NONE}
+OVERFLOWS = {None: RT_OVERFLOW_NONE, "drop": RT_OVERFLOW_DROP, "close": RT_OVERFLOW_CLOSE,
+             "pause": RT_OVERFLOW_PAUSE}
+CODE_EEXIST = RT_EEXIST

@@ -1,0 +1,113 @@
+"""Ties a node to the event loops its program uses.
+
+The first loop becomes the one that drives the engine: it watches the engine's
+descriptor. Every other loop only gets woken when its own mailboxes have news.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from typing import TYPE_CHECKING
+
+from router._core import LoopFlush, Notifier
+
+if TYPE_CHECKING:
+    from router.node import Node
+
+__all__ = ["LoopBinding"]
+
+
+class LoopBinding:
+    """One node on one loop. Made and used on that loop's thread."""
+
+    def __init__(self, node: Node, loop: asyncio.AbstractEventLoop, *, drives: bool) -> None:
+        self.loop = loop
+        self.notifier = Notifier()
+        self.drives = drives
+        self._node = weakref.ref(node)
+        self._attached = True
+        # A copy of the descriptor: it stays ours until the loop has let go of it.
+        self._engine_fd = os.dup(node._fd()) if drives else -1
+        if drives:
+            loop.add_reader(self._engine_fd, self._engine_ready)
+            node._promise(1)
+            node._set_loop(LoopFlush(loop, self._node))
+        loop.add_reader(self.notifier.fd, self._news)
+        node._listen_events(self.notifier)
+
+    def _engine_ready(self) -> None:
+        node = self._node()
+        if node is None:
+            self.detach()
+            return
+        self.notifier.hush()
+        node._drive()
+        self._look(node)
+
+    def _news(self) -> None:
+        node = self._node()
+        if node is None:
+            self.detach()
+            return
+        self.notifier.hush()
+        self._look(node)
+
+    def _look(self, node: Node) -> None:
+        """Wakes whoever has something; the notifier is hushed and rests afterwards."""
+        for box in self.notifier.ready():
+            box._on_ready()
+        node._handle_events()
+        if self.notifier.rest() and self._attached:
+            self.loop.call_soon(self._news)
+
+    @property
+    def stale(self) -> bool:
+        return not self._attached or self.loop.is_closed()
+
+    def detach(self) -> None:
+        """Lets go of the loop, from any thread, also of a closed one. Once."""
+        if not self._attached:
+            return
+        self._attached = False
+        node = self._node()
+        if node is not None:
+            node._ignore_events(self.notifier)
+            if self.drives:
+                node._promise(-1)
+                node._set_loop(None)
+        if self.loop.is_closed():
+            self._close()
+        elif _running_loop() is self.loop or not self.loop.is_running():
+            self._remove()
+        else:
+            try:
+                self.loop.call_soon_threadsafe(self._remove)
+            except RuntimeError:  # it closed just now
+                self._close()
+
+    def _remove(self) -> None:
+        if not self.loop.is_closed():
+            self.loop.remove_reader(self.notifier.fd)
+            if self.drives:
+                self.loop.remove_reader(self._engine_fd)
+        self._close()
+
+    def _close(self) -> None:
+        if self._engine_fd >= 0:
+            os.close(self._engine_fd)
+            self._engine_fd = -1
+
+    def after_fork(self) -> None:
+        """In the child: nothing of the loop may be touched, only descriptors closed."""
+        self._attached = False
+        self.notifier.after_fork()
+        self._close()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,263 @@
+"""A mailbox: a process as its peers see it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+from router._core import EMPTY, OVERFLOWS, MailboxCore, Notifier
+from router.errors import DecodeError, ExitSignal, RouterError
+
+if TYPE_CHECKING:
+    from router.node import Node
+
+__all__ = ["Mailbox"]
+
+_BATCH = 1024
+
+
+class Mailbox(MailboxCore):
+    """Receives what is sent to its pid, its name or its aliases.
+
+    Made by `Node.mailbox`. A named box lives until it is closed or its node
+    stops; an anonymous one also ends, with reason `normal`, when the program
+    holds it no longer. One receiver at a time.
+    """
+
+    node: Node
+
+    def __init__(
+        self,
+        node: Node,
+        name: str | None = None,
+        *,
+        limit: int | None = None,
+        limit_bytes: int | None = None,
+        overflow: str | None = None,
+    ) -> None:
+        self._waiter: asyncio.Future[bool] | None = None
+        self._getting = False
+        self._callback: Callable[[list[Any]], object] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread_notifier: Notifier | None = None
+        if limit is None and limit_bytes is None:
+            if overflow is not None:
+                raise ValueError("overflow needs a limit (messages) or limit_bytes")
+        elif overflow not in ("drop", "close", "pause"):
+            raise ValueError("with a limit, overflow is 'drop', 'close' or 'pause'")
+        for what, value in (("limit", limit), ("limit_bytes", limit_bytes)):
+            if value is not None and value < 1:
+                raise ValueError(f"{what} is at least 1, not {value}")
+        self._limit(limit or 0, limit_bytes or 0, OVERFLOWS[overflow])
+        if name is not None:
+            self._register(name)
+
+    def __repr__(self) -> str:
+        name = f" {str(self.name)!r}" if self.name is not None else ""
+        state = " closed" if self.closed else ""
+        return f"<Mailbox{name} {self.pid!r}{state}>"
+
+    # receiving on a loop ---------------------------------------------------
+
+    async def receive(self, timeout: float | None = None) -> Any:
+        """The next term.
+
+        timeout: seconds. Raises TimeoutError; ExitSignal when the box is closed
+        and empty; DecodeError, once, for a term the codec refuses; RuntimeError
+        when somebody else is receiving. Cancelling loses no message.
+        """
+        self._claim()
+        deadline = None
+        while (term := self._pop()) is EMPTY:
+            deadline = await self._wait(timeout, deadline)
+        return term
+
+    async def receive_many(self, max: int = _BATCH, timeout: float | None = None) -> list[Any]:
+        """At least one and at most `max` terms, as many as are there; else like `receive`."""
+        if max < 1:
+            raise ValueError(f"max is at least 1, not {max}")
+        self._claim()
+        deadline = None
+        while not (terms := self._pop_many(max)):
+            deadline = await self._wait(timeout, deadline)
+        return terms
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next term; iteration ends when the box was closed with reason `normal`."""
+        try:
+            return await self.receive()
+        except ExitSignal as e:
+            if e.reason == "normal":
+                raise StopAsyncIteration from None
+            raise
+
+    def on_messages(self, callback: Callable[[list[Any]], object] | None) -> None:
+        """Calls `callback(list of terms)` on this loop whenever terms arrive.
+
+        None ends it. While it is set, receiving otherwise raises RuntimeError.
+        A term the codec refuses, and an exception of the callback, go to the
+        loop's exception handler.
+        """
+        if callback is None:
+            if self._callback is not None:
+                self.node._callbacks.discard(self)
+            self._callback = None
+            return
+        self._claim()
+        loop = asyncio.get_running_loop()
+        self._attach(loop)
+        self._callback = callback
+        # A box with a callback is in use though nobody may hold it.
+        self.node._callbacks.add(self)
+        loop.call_soon(self._on_ready)
+
+    def _claim(self) -> None:
+        if self._waiter is not None or self._getting:
+            raise RuntimeError("another task or thread is receiving from this mailbox")
+        if self._callback is not None:
+            raise RuntimeError("on_messages is set on this mailbox; on_messages(None) ends it")
+
+    def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        binding = self.node._binding(loop)
+        self._loop = loop
+        self._bind(binding.notifier)
+
+    async def _wait(self, timeout: float | None, deadline: float | None) -> float | None:
+        """Returns when there may be something to pop, with the deadline in loop time."""
+        loop = asyncio.get_running_loop()
+        self._attach(loop)
+        if deadline is None and timeout is not None:
+            deadline = loop.time() + timeout
+        if not self._arm():
+            self._raise_if_ended()
+            return deadline
+        if timeout is not None and timeout <= 0:
+            raise TimeoutError("no message")
+        waiter = self._waiter = loop.create_future()
+        timer = loop.call_at(deadline, _expire, waiter) if deadline is not None else None
+        try:
+            if not await waiter:
+                raise TimeoutError(f"no message within {timeout} s")
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+        return deadline
+
+    def _raise_if_ended(self) -> None:
+        """After arm said no: if nothing is to be read, the process has ended."""
+        if self.closed and not self.waiting:
+            reason = self._exit_reason()
+            if reason is not None:
+                raise ExitSignal(reason[0])
+
+    def _on_ready(self) -> None:
+        """Called on the loop when the box has news."""
+        if self._callback is not None:
+            self._run_callback()
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(True)
+
+    def _run_callback(self) -> None:
+        loop, callback = self._loop, self._callback
+        if loop is None or callback is None:
+            return
+        try:
+            terms = self._pop_many(_BATCH)
+        except DecodeError as e:
+            self._complain(loop, "a term was refused by the codec", e)
+            terms = []
+        if terms:
+            try:
+                callback(terms)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as e:
+                self._complain(loop, "the on_messages callback failed", e)
+        if self._callback is None:
+            return
+        if not self._arm():
+            if self.closed and not self.waiting:
+                self.on_messages(None)
+            else:
+                loop.call_soon(self._on_ready)
+
+    def _complain(
+        self, loop: asyncio.AbstractEventLoop, message: str, e: BaseException
+    ) -> None:
+        loop.call_exception_handler(
+            {"message": f"{self!r}: {message}", "exception": e, "mailbox": self}
+        )
+
+    # receiving in a thread ---------------------------------------------------
+
+    def get(self, timeout: float | None = None) -> Any:
+        """`receive` for a thread without a loop: blocks, and drives the node meanwhile."""
+        return self._get(self._pop, timeout)
+
+    def get_many(self, max: int = _BATCH, timeout: float | None = None) -> list[Any]:
+        """`receive_many` for a thread without a loop."""
+        if max < 1:
+            raise ValueError(f"max is at least 1, not {max}")
+        terms: list[Any] = self._get(lambda: self._pop_many(max) or EMPTY, timeout)
+        return terms
+
+    def _get(self, pop: Callable[[], Any], timeout: float | None) -> Any:
+        self._claim()
+        self._getting = True
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            while True:
+                found = pop()
+                if found is not EMPTY:
+                    return found
+                self._block(deadline)
+        finally:
+            self._getting = False
+
+    def _block(self, deadline: float | None) -> None:
+        if self._thread_notifier is None:
+            self._thread_notifier = Notifier()
+        notifier = self._thread_notifier
+        self._bind(notifier)
+        if not self._arm():
+            self._raise_if_ended()
+            return
+        left = -1.0 if deadline is None else deadline - time.monotonic()
+        if deadline is not None and left <= 0:
+            raise TimeoutError("no message in time")
+        self.node._wait(notifier, left)
+        notifier.ready()
+
+    # ending --------------------------------------------------------------------
+
+    def close(self, reason: Any = "normal") -> None:
+        """Ends the process: its name is free, links and monitors are told `reason`.
+
+        What was accepted can still be read; afterwards receiving raises ExitSignal.
+        A second close does nothing. A str reason is an atom.
+        """
+        self._exit(reason)
+        self.node._forget(self)
+
+    def __enter__(self) -> Mailbox:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __copy__(self) -> Mailbox:
+        raise RouterError("a mailbox cannot be copied; send its pid instead")
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a mailbox cannot be pickled; send its pid instead")
+
+
+def _expire(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)

@@ -1,0 +1,139 @@
+"""Builds router._core: all of csrc and one Cython module, linked into one extension.
+
+Switches for work on router itself, read from the environment:
+
+    ROUTER_DEBUG=1          no optimisation, RT_ASSERT (RT_DEBUG), Cython's own checks
+    ROUTER_SANITIZE=...     address,undefined or thread
+    ROUTER_COVERAGE=1       counters for gcov
+    ROUTER_WERROR=1         a warning in csrc is an error
+"""
+
+import os
+import platform
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from glob import glob
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+SUPPORTED = "router supports CPython 3.11, 3.12 and 3.13, with the GIL, on 64-bit Linux"
+
+
+def refuse_where_it_cannot_work() -> None:
+    """Stops with one sentence, before a compiler can turn a wrong guess into a crash."""
+    found = None
+    if not sys.platform.startswith("linux"):
+        found = f"the platform {sys.platform}"
+    elif sys.implementation.name != "cpython":
+        found = f"the interpreter {platform.python_implementation()}"
+    elif not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        found = f"Python {platform.python_version()}"
+    elif sysconfig.get_config_var("Py_GIL_DISABLED"):
+        found = f"a free-threaded build of Python {platform.python_version()}"
+    elif sys.maxsize < 2**32:
+        found = "a 32-bit interpreter"
+    if found:
+        sys.exit(f"{SUPPORTED}; this is {found}.")
+
+
+def switched_on(name: str) -> bool:
+    return os.environ.get(name, "") not in ("", "0")
+
+
+DEBUG = switched_on("ROUTER_DEBUG")
+SANITIZE = os.environ.get("ROUTER_SANITIZE", "")
+COVERAGE = switched_on("ROUTER_COVERAGE")
+
+# Python's own flags come first on the command line, so these have the last word.
+COMPILE = ["-std=gnu11", "-fvisibility=hidden", "-pthread"]
+COMPILE += ["-O0", "-g", "-DRT_DEBUG", "-UNDEBUG"] if DEBUG else ["-O2"]
+LINK = ["-pthread"]
+if SANITIZE:
+    COMPILE += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+    COMPILE += ["-g"]
+    LINK += [f"-fsanitize={SANITIZE}"]
+if COVERAGE:
+    COMPILE += ["--coverage"]
+    LINK += ["--coverage"]
+
+# For csrc alone: what Cython writes is not ours to tidy.
+WARNINGS = ["-Wall", "-Wextra"] + (["-Werror"] if switched_on("ROUTER_WERROR") else [])
+
+VARIANT = "-".join(
+    [sys.implementation.cache_tag or "python"]
+    + (["debug"] if DEBUG else [])
+    + ([SANITIZE.replace(",", "+")] if SANITIZE else [])
+    + (["coverage"] if COVERAGE else [])
+)
+
+C_FILES = sorted(glob("csrc/**/*.c", root_dir=ROOT, recursive=True))
+HEADERS = ["setup.py", *sorted(glob("csrc/**/*.h", root_dir=ROOT, recursive=True))]
+CORE = Extension(
+    "router._core",
+    sources=["router/_core.pyx", *C_FILES],
+    include_dirs=["csrc"],
+    libraries=["z"],
+    extra_compile_args=COMPILE,
+    extra_link_args=LINK,
+)
+
+
+class BuildCore(build_ext):
+    """Translates the Cython module, then compiles what changed on all processors."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        # Each set of switches has its own objects, and they survive an editable install.
+        self.build_temp = os.path.join("build", f"core-{VARIANT}")
+        self.force = True  # freshness is judged file by file below
+
+    def build_extension(self, ext: Extension) -> None:
+        from Cython.Build import cythonize
+
+        checks = {"boundscheck": DEBUG, "wraparound": DEBUG, "initializedcheck": DEBUG}
+        (translated,) = cythonize(
+            [Extension(ext.name, ["router/_core.pyx"])],
+            build_dir=self.build_temp,
+            compiler_directives={"language_level": 3, **checks},
+            quiet=True,
+        )
+        ext.sources = [*translated.sources, *C_FILES]
+        self.add_warnings_to_csrc()
+        self.compile_what_changed()
+        super().build_extension(ext)
+
+    def add_warnings_to_csrc(self) -> None:
+        compile_one = self.compiler._compile
+
+        def compile_with_warnings(obj, src, ext, cc_args, postargs, pp_opts):
+            if Path(src).parts[0] == "csrc":
+                postargs = [*postargs, *WARNINGS]
+            compile_one(obj, src, ext, cc_args, postargs, pp_opts)
+
+        self.compiler._compile = compile_with_warnings
+
+    def compile_what_changed(self) -> None:
+        compile_all = self.compiler.compile
+        headers = max(os.path.getmtime(path) for path in HEADERS)
+
+        def compile_one(source: str, **options) -> list[str]:
+            (obj,) = self.compiler.object_filenames([source], output_dir=options["output_dir"])
+            needed = max(os.path.getmtime(source), headers)
+            if os.path.exists(obj) and os.path.getmtime(obj) > needed:
+                return [obj]
+            return compile_all([source], **options)
+
+        def compile_parallel(sources: list[str], **options) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                found = pool.map(lambda source: compile_one(source, **options), sources)
+                return [obj for objects in found for obj in objects]
+
+        self.compiler.compile = compile_parallel
+
+
+refuse_where_it_cannot_work()
+setup(ext_modules=[CORE], cmdclass={"build_ext": BuildCore})
