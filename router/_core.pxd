@@ -115,6 +115,8 @@ cdef extern from "router.h" nogil:
         pass
     int rt_process_new(rt_registry *r, rt_process **out)
     rt_process *rt_registry_lookup(rt_registry *r, rt_pid pid)
+    rt_slice rt_process_reason(rt_process *p)
+    bint rt_process_alive(const rt_process *p)
     void rt_process_release(rt_registry *r, rt_process *p)
     rt_message *rt_process_pop(rt_process *p)
     int rt_registry_register(rt_registry *r, rt_slice name, rt_pid pid)
@@ -266,9 +268,10 @@ cdef extern from "router.h" nogil:
     int rt_node_set_cookie(rt_node *n, rt_peer *p, rt_slice cookie)
     int rt_node_send(rt_node *n, rt_peer *p, rt_slice frame, unsigned how)
     uint64_t rt_node_turns(const rt_node *n)
+    void rt_node_consumed(rt_node *n, rt_process *p)
+    bint rt_node_box_full(const rt_process *p)
     int rt_node_watch(rt_node *n, rt_pid pid, bint on)
     uint32_t rt_node_stats(rt_node *n, rt_peer_stats *rows, uint32_t max)
-    size_t rt_node_exit_reason(rt_process *p, const uint8_t **out)
     bint rt_node_trap_exit(rt_process *p)
     void rt_node_set_trap_exit(rt_process *p, bint on)
 

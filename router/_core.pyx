@@ -522,8 +522,13 @@ cdef class NodeCore:
         cdef rt_buf own
         cdef rt_buf *b = self.take_scratch(&own)
         cdef int rc
+        cdef rt_process *p
         try:
             for term in terms:
+                p = rt_registry_lookup(self.route.registry, to)
+                if p != NULL and rt_node_box_full(p):
+                    raise errors.BufferFull(
+                        "the mailbox is at its limit (overflow='pause'); nothing was queued")
                 b.n = 0
                 rt_py_encode(self.codec, term, b)
                 rc = rt_route_post(self.route, to, rt_slice_of(b.p, b.n))
@@ -669,6 +674,7 @@ cdef class MailboxCore:
     cdef object codec
     cdef object failed            # a DecodeError to raise after the good prefix
     cdef Notifier bound
+    cdef bint pausing             # overflow="pause": peers may be held back for this box
     cdef object __weakref__
 
     def __cinit__(self, NodeCore node, name=None, *args, **kwargs):
@@ -704,6 +710,7 @@ cdef class MailboxCore:
 
     def _limit(self, uint32_t messages, uint64_t size, int overflow):
         rt_mailbox_limit(&self.ptr.mailbox, messages, size, <rt_overflow>overflow)
+        self.pausing = overflow == RT_OVERFLOW_PAUSE
 
     cdef int alive(self) except -1:
         if self.node.ptr == NULL:
@@ -733,6 +740,8 @@ cdef class MailboxCore:
         m = rt_process_pop(self.ptr)
         if m == NULL:
             return _EMPTY
+        if self.pausing:
+            rt_node_consumed(self.node.ptr, self.ptr)
         return self.decode(m)
 
     def _pop_many(self, Py_ssize_t most):
@@ -754,6 +763,8 @@ cdef class MailboxCore:
                     raise
                 self.failed = e
                 break
+        if self.pausing:
+            rt_node_consumed(self.node.ptr, self.ptr)
         return found
 
     def _arm(self):
@@ -791,14 +802,16 @@ cdef class MailboxCore:
 
     def _exit_reason(self):
         """(reason,) of an ended process, or None while it lives."""
-        cdef const uint8_t *p = NULL
-        cdef size_t used, n
+        cdef rt_slice reason
+        cdef size_t used
         if self.node.ptr == NULL:
             return (Atom("noconnection"),)
-        n = rt_node_exit_reason(self.ptr, &p)
-        if n == 0:
+        if rt_process_alive(self.ptr):
             return None
-        return (rt_py_decode(self.codec, p, n, &used),)
+        reason = rt_process_reason(self.ptr)
+        if reason.n == 0:
+            return (Atom("unknown"),)
+        return (rt_py_decode(self.codec, reason.p, reason.n, &used),)
 
     # ending -----------------------------------------------------------------
 
@@ -811,6 +824,8 @@ cdef class MailboxCore:
             else:
                 rt_py_encode(self.codec, reason, &b)
             rt_signal_terminate(self.node.route, self.local, rt_slice_of(b.p, b.n))
+            if self.pausing:
+                rt_node_consumed(self.node.ptr, self.ptr)
         finally:
             rt_buf_fini(&b)
         return 0

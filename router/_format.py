@@ -7,6 +7,7 @@ number means something to one node only.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -359,13 +360,15 @@ class _Parser:
         digits = token.replace("_", "")
         try:
             if kind == "float":
-                return float(digits)
+                if not math.isfinite(value := float(digits)):
+                    raise ValueError
+                return value
             if kind == "char":
                 return ord(_unescape(token[1:]))
             if kind == "based":
                 base, rest = digits.lstrip("-").split("#")
-                value = int(rest, int(base))
-                return -value if digits[0] == "-" else value
+                whole = int(rest, int(base))
+                return -whole if digits[0] == "-" else whole
             return int(digits)
         except ValueError as error:
             raise ValueError(f"{token} is no number, at position {start}") from error

@@ -9,7 +9,6 @@
 #include "term/scan.h"
 #include "term/tags.h"
 #include "term/utf8.h"
-#include "term/write.h"
 
 enum { SHAPES = RT_OP_ALTACT_SIG_SEND + 1, DEPTH_MAX = 10000 };
 

@@ -1,5 +1,7 @@
 /* Purpose: what the port mapper's client and server share: message codes and
- * what a name may be. */
+ * what a name may be.
+ * Ownership: nothing is kept. Threads: any.
+ * Limits: RT_EPMD_NAME_BYTES_MAX and 255 characters, as in epmd itself. */
 #ifndef RT_DIST_EPMD_WIRE_H
 #define RT_DIST_EPMD_WIRE_H
 

@@ -5,7 +5,9 @@
  * Limits: packets of at most RT_HANDSHAKE_PACKET_BYTES_MAX.
  * Errors: RT_EBAD (malformed), RT_ELIMIT (oversized), RT_EAUTH (digest), and
  * RT_EFLAGS (missing flag; `missing` tells which), RT_ENOTALLOWED,
- * RT_ENOK, RT_EINVAL for a peer that is not who it was expected to be.
+ * RT_ENOK, RT_EINVAL for a peer that is not who it was expected to be (or
+ * that bears our own name), RT_ECLOSED when fed after the end. A peer that
+ * wants a name given (NAME_ME) is RT_ENOTALLOWED.
  * After an error `out` may still hold bytes worth sending before closing. */
 #ifndef RT_DIST_HANDSHAKE_H
 #define RT_DIST_HANDSHAKE_H
@@ -54,6 +56,7 @@ int rt_handshake_feed(rt_handshake *hs, const uint8_t *p, size_t n, size_t *used
 /* Acceptor after DECIDE. With OK or OK_SIMULTANEOUS also sends the challenge,
  * and `cookie` (for that peer) is used from now on; SAY_ALIVE waits for the
  * peer's true/false: true goes on with a challenge, false ends in RT_EALIVE.
+ * An empty `cookie` keeps the one of init; without either it is RT_EINVAL.
  * NOK and NOT_ALLOWED: send `out` and close. */
 int rt_handshake_decide(rt_handshake *hs, enum rt_hs_answer answer, rt_slice cookie, rt_buf *out);
 /* Initiator after ALIVE: go on (the old connection is given up) or not. */

@@ -86,7 +86,10 @@ int rt_address_loopback(int family, uint16_t port, rt_address *out)
     return RT_OK;
 }
 
-static bool is_v4(const rt_address *a) { return a->n >= sizeof a->in && a->sa.sa_family == AF_INET; }
+static bool is_v4(const rt_address *a)
+{
+    return a->n >= sizeof a->in && a->sa.sa_family == AF_INET;
+}
 static bool is_v6(const rt_address *a)
 {
     return a->n >= sizeof a->in6 && a->sa.sa_family == AF_INET6;

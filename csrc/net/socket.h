@@ -20,10 +20,12 @@ typedef struct rt_address {
 
 #define RT_ADDRESS_TEXT_MAX 64u
 
-int rt_address_parse(const char *numeric_host, uint16_t port, rt_address *out); /* IPv4 or IPv6 text */
+/* IPv4 or IPv6 text; a link-local one may end in %name or %number of its link. */
+int rt_address_parse(const char *numeric_host, uint16_t port, rt_address *out);
 int rt_address_any(int family, uint16_t port, rt_address *out);
 int rt_address_loopback(int family, uint16_t port, rt_address *out);
-void rt_address_text(const rt_address *a, char out[RT_ADDRESS_TEXT_MAX]);   /* 127.0.0.1:80, [::1]:80 */
+/* 127.0.0.1:80, [::1]:80 */
+void rt_address_text(const rt_address *a, char out[RT_ADDRESS_TEXT_MAX]);
 uint16_t rt_address_port(const rt_address *a);
 void rt_address_set_port(rt_address *a, uint16_t port);
 bool rt_address_is_loopback(const rt_address *a);

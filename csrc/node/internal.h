@@ -45,11 +45,22 @@ typedef struct rt_attempt {
     uint32_t next;               /* which of resolve.at is tried */
 } rt_attempt;
 
+/* A full box (RT_OVERFLOW_PAUSE) and a peer that goes on filling it. */
+typedef struct rt_hold {
+    rt_node *node;
+    rt_pid pid;
+    rt_peer *peer;
+    uint64_t bytes;              /* what the peer sent since the box was full */
+    rt_timer timer;
+    struct rt_hold *next;
+} rt_hold;
+
 /* A request from another thread, carried out by the driver. */
 typedef struct rt_request {
     struct rt_request *next;
     rt_peer *peer;
-    enum { RT_ASK_DIAL, RT_ASK_ABANDON, RT_ASK_DISCONNECT } what;
+    enum { RT_ASK_DIAL, RT_ASK_ABANDON, RT_ASK_DISCONNECT, RT_ASK_RESUME } what;
+    rt_pid pid;
     uint16_t port;
     char text[RT_HOST_BYTES_MAX + 1]; /* host, or the reason to abandon */
 } rt_request;
@@ -77,6 +88,7 @@ struct rt_node {
     rt_timer accept_timer;       /* accepting again after a shortage */
     rt_session *sessions;
     uint32_t handshakes;         /* sessions that are not up */
+    rt_hold *holds;
     rt_buf name, atom;
     uint8_t cookie[RT_COOKIE_BYTES_MAX];
     size_t cookie_n;
@@ -105,8 +117,16 @@ void rt_sessions_close_all(rt_node *n);
 int rt_mapper_start(rt_node *n);
 void rt_mapper_stop(rt_node *n);
 
+/* hold.c */
+void rt_holds_add(rt_node *n, rt_peer *p, rt_pid pid, uint64_t bytes);
+void rt_holds_end(rt_node *n, rt_pid pid);      /* the box has room again, or is gone */
+void rt_holds_forget(rt_node *n, rt_peer *p);   /* the connection is gone; NULL: all */
+bool rt_holds_paused(rt_node *n, rt_peer *p);   /* the peer is not read */
+
 /* node.c */
 void rt_node_tell_watchers(rt_node *n, const char *what, rt_peer *p);
+bool rt_node_box_over(const rt_process *p);
 rt_slice rt_node_host_part(rt_slice name);
+void rt_node_close_full(rt_node *n, rt_peer *p, rt_pid pid); /* with reason overflow */
 
 #endif

@@ -117,8 +117,11 @@ static void abandon(rt_node *n, rt_peer *p, const char *text)
 
 static void carry_out(rt_node *n, rt_request *q)
 {
-    rt_session *s = q->peer->session;
+    rt_session *s = q->peer ? q->peer->session : NULL;
     switch (q->what) {
+    case RT_ASK_RESUME:
+        rt_holds_end(n, q->pid);
+        return;
     case RT_ASK_DISCONNECT:
         if (s) rt_session_close(s, RT_ECLOSED);
         return;
@@ -156,12 +159,13 @@ static void turn(rt_engine *e)
     }
 }
 
-static int ask(rt_node *n, rt_peer *p, int what, const char *text, uint16_t port)
+static int ask(rt_node *n, rt_peer *p, int what, rt_pid pid, const char *text, uint16_t port)
 {
     rt_request *q = rt_calloc(1, sizeof *q);
     if (!q) return RT_ENOMEM;
     q->peer = p;
     q->what = what;
+    q->pid = pid;
     q->port = port;
     if (text) strncpy(q->text, text, sizeof q->text - 1);
     pthread_mutex_lock(&n->lock);
@@ -188,15 +192,15 @@ int rt_node_hold(rt_node *n, rt_peer *p)
 int rt_node_dial(rt_node *n, rt_peer *p, const char *host, uint16_t port)
 {
     if (host && strlen(host) > RT_HOST_BYTES_MAX) return RT_EINVAL;
-    return ask(n, p, RT_ASK_DIAL, host, port);
+    return ask(n, p, RT_ASK_DIAL, 0, host, port);
 }
 
 int rt_node_abandon(rt_node *n, rt_peer *p, const char *text)
 {
-    return ask(n, p, RT_ASK_ABANDON, text, 0);
+    return ask(n, p, RT_ASK_ABANDON, 0, text, 0);
 }
 
-int rt_node_disconnect(rt_node *n, rt_peer *p) { return ask(n, p, RT_ASK_DISCONNECT, NULL, 0); }
+int rt_node_disconnect(rt_node *n, rt_peer *p) { return ask(n, p, RT_ASK_DISCONNECT, 0, NULL, 0); }
 
 int rt_node_set_cookie(rt_node *n, rt_peer *p, rt_slice cookie)
 {
@@ -249,14 +253,55 @@ void rt_node_tell_watchers(rt_node *n, const char *what, rt_peer *p)
 static void overflow(rt_route *r, rt_peer *p, rt_pid pid, bool close_it, uint64_t bytes)
 {
     rt_node *n = node_of_route(r);
-    (void)bytes;
-    if (!close_it) return;
+    if (!close_it) {
+        rt_holds_add(n, p, pid, bytes);
+        return;
+    }
+    rt_node_close_full(n, p, pid);
+}
+
+void rt_node_close_full(rt_node *n, rt_peer *p, rt_pid pid)
+{
+    rt_route *r = &n->route;
     rt_buf b = RT_BUF_INIT;
     if (rt_put_atom_str(&b, "overflow") == RT_OK &&
         rt_signal_terminate(r, pid, rt_slice_of(b.p, b.n)) == RT_OK)
         rt_events_put(&n->events, RT_EVENT_OVERFLOW, p ? p->name : rt_slice_of(NULL, 0),
                       RT_EFULL, 0, 0, NULL);
     rt_buf_fini(&b);
+}
+
+/* How far beyond its limits (`slack` messages of room asked for) a box is. */
+static bool over_limit(const rt_process *p, uint32_t slack)
+{
+    rt_mailbox *mb = (rt_mailbox *)&p->mailbox;
+    /* relaxed: the owner's own settings */
+    uint32_t limit = atomic_load_explicit(&mb->limit, memory_order_relaxed);
+    uint64_t bytes = atomic_load_explicit(&mb->limit_bytes, memory_order_relaxed);
+    return (limit && rt_mailbox_count(mb) + slack > limit) ||
+           (bytes && rt_mailbox_bytes(mb) + slack > bytes);
+}
+
+bool rt_node_box_over(const rt_process *p) { return over_limit(p, 0); }
+
+bool rt_node_box_full(const rt_process *p)
+{
+    uint32_t policy = atomic_load_explicit(&((rt_mailbox *)&p->mailbox)->overflow,
+                                           memory_order_relaxed); /* the owner's setting */
+    return policy == RT_OVERFLOW_PAUSE && over_limit(p, 1);
+}
+
+void rt_node_consumed(rt_node *n, rt_process *p)
+{
+    /* Either this sees the flag, or rt_holds_add, which sets it and fences before
+     * it looks at the box, sees what was popped before this fence. */
+    atomic_thread_fence(memory_order_seq_cst);
+    uint32_t flags = atomic_load_explicit(&p->flags, memory_order_relaxed); /* fenced */
+    if (!(flags & RT_PROCESS_HELD)) return;
+    if (rt_node_box_over(p) && !rt_mailbox_closed(&p->mailbox)) return;
+    flags = atomic_fetch_and_explicit(&p->flags, ~RT_PROCESS_HELD, memory_order_relaxed);
+    if (flags & RT_PROCESS_HELD) /* one of several asks */
+        ask(n, NULL, RT_ASK_RESUME, p->self, NULL, 0);
 }
 
 /* --- life ---------------------------------------------------------------- */
@@ -366,6 +411,7 @@ void rt_node_stop(rt_node *n)
     n->stopped = true;
     rt_listener_close(&n->listener);
     rt_sessions_close_all(n);
+    rt_holds_forget(n, NULL);
     rt_mapper_stop(n);
     rt_timer_cancel(n->engine.timers, &n->accept_timer);
     rt_timers_arm(n->engine.timers);
@@ -433,23 +479,17 @@ uint64_t rt_node_turns(const rt_node *n)
     return atomic_load_explicit(&((rt_node *)n)->turns, memory_order_relaxed); /* a hint */
 }
 
-size_t rt_node_exit_reason(rt_process *p, const uint8_t **out)
-{
-    /* acquire pairs with the release in rt_process_exit */
-    rt_message *m = atomic_load_explicit(&p->reason, memory_order_acquire);
-    if (!m) return 0;
-    *out = rt_message_data(m);
-    return m->n;
-}
-
 bool rt_node_trap_exit(rt_process *p)
 {
-    return atomic_load_explicit(&p->trap_exit, memory_order_relaxed) != 0; /* the owner's flag */
+    uint32_t flags = atomic_load_explicit(&p->flags, memory_order_relaxed); /* the owner's */
+    return (flags & RT_PROCESS_TRAP_EXIT) != 0;
 }
 
 void rt_node_set_trap_exit(rt_process *p, bool on)
 {
-    atomic_store_explicit(&p->trap_exit, on, memory_order_relaxed); /* see exit_signal */
+    /* relaxed: see exit_signal */
+    if (on) atomic_fetch_or_explicit(&p->flags, RT_PROCESS_TRAP_EXIT, memory_order_relaxed);
+    else atomic_fetch_and_explicit(&p->flags, ~RT_PROCESS_TRAP_EXIT, memory_order_relaxed);
 }
 
 /* Seconds; the kernel's own estimate for the stream. */

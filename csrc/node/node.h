@@ -86,10 +86,14 @@ int rt_node_send(rt_node *n, rt_peer *p, rt_slice frame, unsigned how);
 /* Moves with every drive: what was gathered before has been written since. */
 uint64_t rt_node_turns(const rt_node *n);
 
-/* The term a process died of (borrowed until its release); 0 while it lives. */
-size_t rt_node_exit_reason(rt_process *p, const uint8_t **out);
 bool rt_node_trap_exit(rt_process *p);
 void rt_node_set_trap_exit(rt_process *p, bool on);
+
+/* The owner of a box with RT_OVERFLOW_PAUSE has read from it: peers that are held
+ * back for it may go on. Cheap when there are none. */
+void rt_node_consumed(rt_node *n, rt_process *p);
+/* True when a box with RT_OVERFLOW_PAUSE is at its limit: local senders are told. */
+bool rt_node_box_full(const rt_process *p);
 
 /* Boxes that get {nodeup, Name} and {nodedown, Name}. */
 int rt_node_watch(rt_node *n, rt_pid pid, bool on);

@@ -69,6 +69,7 @@ static void session_end(rt_session *l, int rc, int sys, const char *text)
     if (mine) p->session = NULL;
     if (mine && l->state == RT_SESSION_UP) {
         rt_inbound_flush(&n->inbound);
+        rt_holds_forget(n, p);
         uint64_t lost = rt_peer_down(p);
         rt_signal_peer_down(&n->route, p);
         rt_node_tell_watchers(n, "nodedown", p);

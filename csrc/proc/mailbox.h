@@ -59,7 +59,7 @@ typedef struct rt_mailbox {
     _Atomic uint64_t popped_bytes;
     rt_notifier *notifier;
     _Atomic uint32_t popped;         /* modulo 2^30 like the gate's count */
-    uint32_t spare;                  /* the embedder's */
+    uint32_t spare;                  /* the registry's */
 } rt_mailbox;
 
 #define RT_MAILBOX_OF_READY(r) RT_CONTAINER_OF(r, rt_mailbox, ready)

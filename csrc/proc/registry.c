@@ -197,7 +197,7 @@ int rt_process_new(rt_registry *r, rt_process **out) {
         p->user = NULL;
         /* Relaxed: published by the gate, in rt_mailbox_open. */
         atomic_store_explicit(&p->reason, NULL, memory_order_relaxed);
-        atomic_store_explicit(&p->trap_exit, 0, memory_order_relaxed);
+        atomic_store_explicit(&p->flags, 0, memory_order_relaxed);
         atomic_store_explicit(&p->named, 0, memory_order_relaxed);
         atomic_fetch_add_explicit(&r->count, 1, memory_order_relaxed);
         rt_mailbox_open(&p->mailbox, serial_of(p->self));

@@ -40,6 +40,9 @@
 
 #include "proc/mailbox.h"
 
+#define RT_PROCESS_TRAP_EXIT 1u  /* exit signals become messages */
+#define RT_PROCESS_HELD 2u       /* peers are held back until this box has room */
+
 typedef struct rt_process {
     _Alignas(RT_CACHE_LINE) rt_mailbox mailbox;  /* first */
     rt_pid self;                     /* stays until release; owner only */
@@ -48,7 +51,7 @@ typedef struct rt_process {
         _Atomic(rt_message *) reason;    /* see rt_process_reason */
         uint32_t next_free;              /* of a free slot */
     };
-    _Atomic uint32_t trap_exit;
+    _Atomic uint32_t flags;          /* RT_PROCESS_*, the embedder's; 0 in a new one */
     _Atomic uint32_t named;          /* its name's cell; 0: it has none */
 } rt_process;
 

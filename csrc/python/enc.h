@@ -70,6 +70,10 @@ int rt_enc_fail(rt_enc *e, const char *format, ...);
 /* Makes room for one more open container; EncodeError at max_depth. */
 rt_enc_frame *rt_enc_push(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n);
 
+/* Turns the finished list of n elements that began at `start` (an offset from
+ * base, after its header) into a STRING when it can be one. */
+bool rt_enc_compact(rt_enc *e, size_t start, Py_ssize_t n);
+
 /* Writes what Python itself does not know. 1: written; 2: *instead (new
  * reference) is to be written in its place; 0: not ours; -1: exception. */
 int rt_enc_foreign(rt_enc *e, PyObject *obj, PyObject **instead);

@@ -320,22 +320,21 @@ static int put_rest(rt_enc *e, PyObject *obj) {
 /* The next value to write */
 
 /* A charlist: Erlang writes a list of bytes as STRING, at half the size. */
-static void compact_bytes(rt_enc *e, const rt_enc_frame *f) {
-    uint8_t *p = e->base + f->start;
-    if ((size_t)(e->w - p) != 2 * (size_t)f->n || f->n > 65535) return;
+bool rt_enc_compact(rt_enc *e, size_t start, Py_ssize_t n) {
+    uint8_t *p = e->base + start;
+    if ((size_t)(e->w - p) != 2 * (size_t)n || n > 65535) return false;
     for (const uint8_t *q = p; q < e->w; q += 2)
-        if (*q != RT_TAG_SMALL_INTEGER) return;
+        if (*q != RT_TAG_SMALL_INTEGER) return false;
     uint8_t *to = p - 5;
     to[0] = RT_TAG_STRING;
-    rt_store_u16(to + 1, (uint16_t)f->n);
-    for (Py_ssize_t i = 0; i < f->n; i++) to[3 + i] = p[2 * i + 1];
-    e->w = to + 3 + f->n;
+    rt_store_u16(to + 1, (uint16_t)n);
+    for (Py_ssize_t i = 0; i < n; i++) to[3 + i] = p[2 * i + 1];
+    e->w = to + 3 + n;
+    return true;
 }
 
 static int end_list(rt_enc *e, rt_enc_frame *f) {
-    uint8_t *before = e->w;
-    compact_bytes(e, f);
-    if (e->w == before) {
+    if (!rt_enc_compact(e, f->start, f->n)) {
         if (rt_enc_room(e, 1) < 0) return -1;
         rt_enc_u8(e, RT_TAG_NIL);
     }

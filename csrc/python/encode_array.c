@@ -125,11 +125,14 @@ static int row(rt_enc *e, const array *a, const char *p, Py_ssize_t n, Py_ssize_
     }
     rt_enc_u8(e, RT_TAG_LIST);
     rt_enc_u32(e, (uint32_t)n);
+    size_t start = (size_t)(e->w - e->base);
+    Py_ssize_t all = n;
     for (Py_ssize_t part; n > 0; n -= part, p += part * step) {
         part = n < 4096 ? n : 4096;
         if (rt_enc_room(e, (size_t)part * ELEMENT_MAX) < 0) return -1;
         if (row_part(e, a, p, part, step) < 0) return -1;
     }
+    if (rt_enc_compact(e, start, all)) return 0;
     if (rt_enc_room(e, 1) < 0) return -1;
     rt_enc_u8(e, RT_TAG_NIL);
     return 0;

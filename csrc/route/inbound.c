@@ -257,8 +257,13 @@ static int open_term(rt_inbound *in, rt_slice raw, const rt_atoms *atoms, rt_buf
                      rt_slice *out, size_t *used)
 {
     rt_scan scan = {.depth_max = in->route->limits.term_depth_max, .atoms = atoms};
+    /* No node compresses what it distributes; here it could only be an attack. */
+    if (raw.n > 0 && raw.p[0] == RT_TAG_COMPRESSED) return RT_EBAD;
     int64_t n = rt_term_scan(raw.p, raw.n, &scan);
     if (n < 0) return n == RT_AGAIN ? RT_EBAD : (int)n;
+    /* A two-byte cache reference may stand for an atom of a thousand. */
+    if (scan.cache_refs && scan.expanded_bytes > in->route->limits.message_bytes_max)
+        return RT_ELIMIT;
     *used = (size_t)n;
     *out = rt_slice_of(raw.p, (size_t)n);
     if (scan.cache_refs == 0) return RT_OK;

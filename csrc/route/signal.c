@@ -118,7 +118,7 @@ static int exit_signal(rt_route *r, rt_pid to, rt_slice from, rt_slice *reason, 
         return 1;
     }
     /* relaxed: a flag on its own; the owner sets it before it can expect signals */
-    if (!atomic_load_explicit(&p->trap_exit, memory_order_relaxed))
+    if (!(atomic_load_explicit(&p->flags, memory_order_relaxed) & RT_PROCESS_TRAP_EXIT))
         return is_atom(*reason, "normal") ? RT_OK : 1;
     rt_buf b = RT_BUF_INIT;
     int rc = rt_put_tuple(&b, 3);
