@@ -62,7 +62,7 @@ def connect_error(int code, str text, str name):
     message = f"{name}: {text}"
     if code in (RT_EAUTH, RT_EFLAGS, RT_EBAD):
         return errors.HandshakeError(message)
-    if code == RT_ECLOSED and "handshake" in text:
+    if code in (RT_ECLOSED, RT_ETIME) and "handshake" in text:
         return errors.HandshakeError(message)
     if code == RT_ENOTALLOWED:
         return errors.NotAllowed(message)

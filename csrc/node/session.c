@@ -115,8 +115,13 @@ static void conn_closed(rt_conn *c, int rc, int sys)
         snprintf(text, sizeof text, "the peer lacks the mandatory flag %s",
                  rt_flag_name(l->hs->missing));
         say = text;
-    } else if (l->state == RT_SESSION_HANDSHAKE && rc == RT_ECLOSED) {
-        say = "the peer closed the connection during the handshake (a wrong cookie looks like this)";
+    } else if (l->state == RT_SESSION_HANDSHAKE && rc == RT_ECLOSED && l->hs) {
+        /* A peer that does not like our digest closes without a word. */
+        rc = rt_handshake_closed(l->hs);
+        say = rc == RT_EAUTH ? "the cookie does not match the peer's"
+                             : "the peer closed the connection during the handshake";
+    } else if (l->state == RT_SESSION_HANDSHAKE && rc == RT_ETIME) {
+        say = "the peer fell silent during the handshake";
     }
     session_end(l, rc, sys, say);
 }

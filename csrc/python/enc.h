@@ -43,26 +43,45 @@ RT_INLINE int rt_enc_room(rt_enc *e, size_t extra) {
     if (RT_LIKELY((size_t)(e->end - e->w) >= extra)) return 0;
     return rt_enc_grow(e, extra);
 }
+/* Bytes written may alias the encoder for all the compiler knows, so each of
+ * these moves `w` through a local. The caller has made room. */
 RT_INLINE void rt_enc_u8(rt_enc *e, uint8_t v) { *e->w++ = v; }
-RT_INLINE void rt_enc_u32(rt_enc *e, uint32_t v) { rt_store_u32(e->w, v); e->w += 4; }
+RT_INLINE void rt_enc_tag_u32(rt_enc *e, uint8_t tag, uint32_t v) {
+    uint8_t *w = e->w;
+    e->w = w + 5;
+    w[0] = tag;
+    rt_store_u32(w + 1, v);
+}
+/* A length-tagged run of bytes; needs 5 + n of room. */
+RT_INLINE void rt_enc_run(rt_enc *e, uint8_t tag, const void *p, size_t n) {
+    uint8_t *w = e->w;
+    e->w = w + 5 + n;
+    w[0] = tag;
+    rt_store_u32(w + 1, (uint32_t)n);
+    memcpy(w + 5, p, n);
+}
 /* One integer of up to 64 bits; needs 11 bytes of room. */
 RT_INLINE void rt_enc_i64(rt_enc *e, int64_t v) {
+    uint8_t *w = e->w;
     if (v >= 0 && v <= 255) {
-        e->w[0] = RT_TAG_SMALL_INTEGER;
-        e->w[1] = (uint8_t)v;
-        e->w += 2;
+        e->w = w + 2;
+        w[0] = RT_TAG_SMALL_INTEGER;
+        w[1] = (uint8_t)v;
     } else if (v >= INT32_MIN && v <= INT32_MAX) {
-        e->w[0] = RT_TAG_INTEGER;
-        rt_store_u32(e->w + 1, (uint32_t)v);
-        e->w += 5;
+        e->w = w + 5;
+        w[0] = RT_TAG_INTEGER;
+        rt_store_u32(w + 1, (uint32_t)v);
     } else {
         uint64_t u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
-        int n = 0;
-        e->w[0] = RT_TAG_SMALL_BIG;
-        e->w[2] = v < 0;
-        for (; u; u >>= 8) e->w[3 + n++] = (uint8_t)u;
-        e->w[1] = (uint8_t)n;
-        e->w += 3 + n;
+        size_t n = (size_t)(71 - __builtin_clzll(u)) / 8;
+        e->w = w + 3 + n;
+        w[0] = RT_TAG_SMALL_BIG;
+        w[1] = (uint8_t)n;
+        w[2] = v < 0;
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        u = __builtin_bswap64(u);
+#endif
+        memcpy(w + 3, &u, 8);
     }
 }
 /* Raises EncodeError: the text, then where in the term it happened. */

@@ -121,7 +121,8 @@ static int stack_grow(rt_enc *e) {
 
 rt_enc_frame *rt_enc_push(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n) {
     if (RT_UNLIKELY(e->depth >= e->codec->max_depth)) {
-        rt_enc_fail(e, "the term is nested over %u deep (max_depth)", (unsigned)e->codec->max_depth);
+        rt_enc_fail(e, "the term is nested over %u deep (max_depth)",
+                    (unsigned)e->codec->max_depth);
         return NULL;
     }
     if (RT_UNLIKELY(e->depth == e->cap) && stack_grow(e) < 0) return NULL;
@@ -152,8 +153,7 @@ static int open_list(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n) {
         rt_enc_u8(e, RT_TAG_NIL);
         return 0;
     }
-    rt_enc_u8(e, RT_TAG_LIST);
-    rt_enc_u32(e, (uint32_t)n);
+    rt_enc_tag_u32(e, RT_TAG_LIST, (uint32_t)n);
     return rt_enc_push(e, obj, kind, n) ? 0 : -1;
 }
 
@@ -165,8 +165,7 @@ static int open_tuple(rt_enc *e, PyObject *obj) {
         rt_enc_u8(e, RT_TAG_SMALL_TUPLE);
         rt_enc_u8(e, (uint8_t)n);
     } else {
-        rt_enc_u8(e, RT_TAG_LARGE_TUPLE);
-        rt_enc_u32(e, (uint32_t)n);
+        rt_enc_tag_u32(e, RT_TAG_LARGE_TUPLE, (uint32_t)n);
     }
     if (n == 0) return 0;
     return rt_enc_push(e, obj, F_TUPLE, n) ? 0 : -1;
@@ -195,8 +194,7 @@ static int open_dict(rt_enc *e, PyObject *obj, PyObject *dict, uint8_t kind) {
     Py_ssize_t n = PyDict_GET_SIZE(dict);
     if ((size_t)n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a map of %zd pairs", n);
     if (rt_enc_room(e, 5) < 0) return -1;
-    rt_enc_u8(e, RT_TAG_MAP);
-    rt_enc_u32(e, (uint32_t)n);
+    rt_enc_tag_u32(e, RT_TAG_MAP, (uint32_t)n);
     if (n == 0) return 0;
     rt_enc_frame *f = rt_enc_push(e, obj, kind, n);
     if (!f) return -1;
@@ -215,16 +213,31 @@ static int open_dict(rt_enc *e, PyObject *obj, PyObject *dict, uint8_t kind) {
 
 /* One value */
 
+/* Integers of at most two of Python's digits, which is 60 bits. */
 RT_INLINE bool small_int(PyObject *num, int64_t *out) {
-#if PY_VERSION_HEX >= 0x030c0000
-    if (!PyUnstable_Long_IsCompact((PyLongObject *)num)) return false;
-    *out = PyUnstable_Long_CompactValue((PyLongObject *)num);
-    return true;
-#else
+#if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030e0000
+    /* The low bits of the tag are the sign (0, 1 none, 2 negative). */
+    const struct _PyLongValue *v = &((PyLongObject *)num)->long_value;
+    size_t digits = v->lv_tag >> 3;
+    const digit *d = v->ob_digit;
+    bool negative = (v->lv_tag & 3) == 2;
+#elif PY_VERSION_HEX < 0x030c0000
     Py_ssize_t size = Py_SIZE(num);
-    if (size < -1 || size > 1) return false;
-    *out = size * (int64_t)((PyLongObject *)num)->ob_digit[0];
-    if (size == 0) *out = 0;
+    size_t digits = (size_t)(size < 0 ? -size : size);
+    const digit *d = ((PyLongObject *)num)->ob_digit;
+    bool negative = size < 0;
+#else
+    int overflow;
+    *out = PyLong_AsLongLongAndOverflow(num, &overflow);
+    return !overflow;
+#endif
+#if PY_VERSION_HEX < 0x030e0000
+    int64_t u;
+    if (digits == 1) u = d[0];
+    else if (digits == 2) u = (int64_t)d[0] | (int64_t)d[1] << PyLong_SHIFT;
+    else if (digits == 0) u = 0;
+    else return false;
+    *out = negative ? -u : u;
     return true;
 #endif
 }
@@ -249,10 +262,7 @@ RT_INLINE int put_leaf(rt_enc *e, PyObject *obj) {
             size_t n = (size_t)PyUnicode_GET_LENGTH(obj);
             if (RT_UNLIKELY(n > 1u << 20)) return rt_enc_text(e, obj);
             if (RT_UNLIKELY(rt_enc_room(e, 5 + n) < 0)) return -1;
-            rt_enc_u8(e, RT_TAG_BINARY);
-            rt_enc_u32(e, (uint32_t)n);
-            memcpy(e->w, ((PyASCIIObject *)obj) + 1, n);
-            e->w += n;
+            rt_enc_run(e, RT_TAG_BINARY, ((PyASCIIObject *)obj) + 1, n);
             return 1;
         }
         return rt_enc_text(e, obj);

@@ -123,8 +123,7 @@ static int row(rt_enc *e, const array *a, const char *p, Py_ssize_t n, Py_ssize_
         row_string(e, p, n, step);
         return 0;
     }
-    rt_enc_u8(e, RT_TAG_LIST);
-    rt_enc_u32(e, (uint32_t)n);
+    rt_enc_tag_u32(e, RT_TAG_LIST, (uint32_t)n);
     size_t start = (size_t)(e->w - e->base);
     Py_ssize_t all = n;
     for (Py_ssize_t part; n > 0; n -= part, p += part * step) {
@@ -165,8 +164,7 @@ static int nested(rt_enc *e, const array *a) {
             if (v->shape[d] == 0) {
                 rt_enc_u8(e, RT_TAG_NIL);
             } else {
-                rt_enc_u8(e, RT_TAG_LIST);
-                rt_enc_u32(e, (uint32_t)v->shape[d]);
+                rt_enc_tag_u32(e, RT_TAG_LIST, (uint32_t)v->shape[d]);
                 at[d + 1] = at[d];
                 d++;
                 index[d] = 0;

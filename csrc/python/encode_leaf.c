@@ -5,10 +5,11 @@
 
 int rt_enc_atom_lit(rt_enc *e, const char *name, size_t n) {
     if (rt_enc_room(e, 2 + n) < 0) return -1;
-    rt_enc_u8(e, RT_TAG_SMALL_ATOM_UTF8);
-    rt_enc_u8(e, (uint8_t)n);
-    memcpy(e->w, name, n);
-    e->w += n;
+    uint8_t *w = e->w;
+    e->w = w + 2 + n;
+    w[0] = RT_TAG_SMALL_ATOM_UTF8;
+    w[1] = (uint8_t)n;
+    memcpy(w + 2, name, n);
     return 1;
 }
 
@@ -17,19 +18,18 @@ int rt_enc_double(rt_enc *e, double v) {
     if (rt_enc_room(e, 9) < 0) return -1;
     uint64_t bits;
     memcpy(&bits, &v, 8);
-    rt_enc_u8(e, RT_TAG_NEW_FLOAT);
-    rt_store_u64(e->w, bits);
-    e->w += 8;
+    uint8_t *w = e->w;
+    e->w = w + 9;
+    w[0] = RT_TAG_NEW_FLOAT;
+    rt_store_u64(w + 1, bits);
     return 1;
 }
 
 int rt_enc_bytes(rt_enc *e, const void *p, size_t n) {
     if (n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a binary of %zu bytes", n);
     if (rt_enc_room(e, 5 + n) < 0) return -1;
-    rt_enc_u8(e, RT_TAG_BINARY);
-    rt_enc_u32(e, (uint32_t)n);
-    if (n) memcpy(e->w, p, n);
-    e->w += n;
+    if (n) rt_enc_run(e, RT_TAG_BINARY, p, n);
+    else rt_enc_tag_u32(e, RT_TAG_BINARY, 0);
     return 1;
 }
 
@@ -192,8 +192,7 @@ static int put_bits(rt_enc *e, PyObject *obj) {
     size_t n = (size_t)PyBytes_GET_SIZE(b->data);
     if (n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a bitstring of %zu bytes", n);
     if (rt_enc_room(e, 6 + n) < 0) return -1;
-    rt_enc_u8(e, RT_TAG_BIT_BINARY);
-    rt_enc_u32(e, (uint32_t)n);
+    rt_enc_tag_u32(e, RT_TAG_BIT_BINARY, (uint32_t)n);
     rt_enc_u8(e, (uint8_t)b->bits);
     memcpy(e->w, PyBytes_AS_STRING(b->data), n);
     e->w += n;

@@ -293,6 +293,9 @@ static int fragment(rt_inbound *in, rt_peer *peer, const rt_frame *f)
 {
     rt_assembled a;
     int rc = rt_fragments_feed(peer->assembly, f, &a);
+    /* All unfinished messages of a connection together, as each of them alone. */
+    if (rc == 0 && rt_fragments_held(peer->assembly) > in->route->limits.message_bytes_max)
+        return RT_ELIMIT;
     if (rc <= 0) return rc;
     rc = message(in, peer, rt_slice_of(a.control.p, a.control.n),
                  rt_slice_of(a.payload.p, a.payload.n), &a.atoms);
@@ -317,6 +320,7 @@ int rt_inbound_packet(rt_inbound *in, rt_peer *peer, const uint8_t *p, size_t n)
         return fragment(in, peer, &f);
     case RT_FRAME_PASS:
         rc = rt_frame_split_pass(f.body, &control, &payload);
+        if (rc == RT_OK) rc = open_term(in, control, NULL, &in->control, &control, &used);
         if (rc < 0) return rc;
         return message(in, peer, control, payload, NULL);
     case RT_FRAME_NORMAL:

@@ -34,7 +34,7 @@ static int split(rt_slice frame, rt_slice *control, rt_slice *payload)
 
 static int put_fragments(rt_peer *p, rt_slice frame)
 {
-    rt_slice control, payload;
+    rt_slice control = {NULL, 0}, payload = {NULL, 0};
     int rc = split(frame, &control, &payload);
     if (rc < 0) return rc;
     size_t count = (payload.n + RT_FRAGMENT_BYTES - 1) / RT_FRAGMENT_BYTES;
@@ -97,7 +97,7 @@ static int downgrade(rt_buf *b, uint64_t flags, const rt_control *c, rt_slice *p
 
 static int put_legacy(rt_peer *p, rt_slice frame)
 {
-    rt_slice control, payload;
+    rt_slice control = {NULL, 0}, payload = {NULL, 0};
     rt_control c;
     rt_buf b = RT_BUF_INIT, pass = RT_BUF_INIT;
     int rc = split(frame, &control, &payload);

@@ -19,7 +19,7 @@ import struct
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 Way = Literal["up", "down"]
 
@@ -111,7 +111,7 @@ class Proxy:
 
     # Start and stop
 
-    def start(self) -> Proxy:
+    def start(self) -> Self:
         self._listener = socket.create_server(
             (self._host, 0), family=self._family, backlog=128, reuse_port=False
         )
@@ -135,7 +135,7 @@ class Proxy:
         self._thread.join()
         self._thread = None
 
-    def __enter__(self) -> Proxy:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:

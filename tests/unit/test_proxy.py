@@ -54,6 +54,19 @@ def read_all(s: socket.socket) -> bytes:
     return bytes(data)
 
 
+def send_until_full(s: socket.socket, size: int) -> int:
+    sent = 0
+    s.setblocking(False)
+    try:
+        while sent < size:
+            sent += s.send(bytes(65536))
+    except BlockingIOError:
+        pass
+    finally:
+        s.settimeout(PATIENCE_S)
+    return sent
+
+
 def is_silent(s: socket.socket) -> bool:
     s.setblocking(False)
     try:
@@ -89,6 +102,17 @@ def test_cut_up(proxy: Proxy, listener: socket.socket, cut: int) -> None:
         client.sendall(b"x" * (cut + 7))
         assert read_all(server) == b"x" * cut
         assert read_all(client) == b""
+
+
+def test_a_cut_is_no_reset(proxy: Proxy, listener: socket.socket) -> None:
+    proxy.up = Faults(cut_after=1)
+    with connected(proxy, listener) as (client, server):
+        client.sendall(b"xyz")
+        assert read_all(server) == b"x"
+        client.sendall(bytes(32 << 20))  # goes nowhere, and yet is no error
+        server.sendall(bytes(32 << 20))
+        assert read_all(client) == b""
+    proxy.wait_until(lambda: proxy.open_connections() == 0)
 
 
 def test_cut_down_and_heal(proxy: Proxy, listener: socket.socket) -> None:
@@ -143,42 +167,45 @@ def test_a_reset_passes_through(proxy: Proxy, listener: socket.socket) -> None:
             client.recv(1)
 
 
-@pytest.mark.parametrize("kind", ["stall_after", "swallow_after"])
-def test_half_open(proxy: Proxy, listener: socket.socket, kind: str) -> None:
-    proxy.up = Faults(**{kind: 2})
+@pytest.mark.parametrize("fault", [Faults(stall_after=2), Faults(swallow_after=2)])
+def test_half_open(proxy: Proxy, listener: socket.socket, fault: Faults) -> None:
+    proxy.up = fault
     with connected(proxy, listener) as (client, server):
         client.sendall(b"abcdef")
         assert read(server, 2) == b"ab"
         for i in range(3):  # the other way goes on
             server.sendall(b"%d" % i)
             assert read(client, 1) == b"%d" % i
-        if kind == "swallow_after":
+        if fault.swallow_after is not None:
             proxy.wait_until(lambda: proxy.connections[0].swallowed["up"] == 4)
         assert is_silent(server)
         client.shutdown(socket.SHUT_WR)
         server.sendall(b"end")
         assert read(client, 3) == b"end"
         assert is_silent(server)  # not even the end gets through
+        server.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b""
+        if fault.stall_after is not None:
+            for _ in range(10):  # ten rounds of the proxy's loop, and still nothing is closed
+                proxy.release("up")
+            assert proxy.open_connections() == 1
         assert proxy.forwarded("up") == 2
 
 
 def test_a_stalled_sender_is_held_up_and_a_swallowed_one_is_not(
     proxy: Proxy, listener: socket.socket
 ) -> None:
-    blob = b"x" * (64 << 20)
-    for fault in (Faults(stall_after=0), Faults(swallow_after=0)):
-        proxy.up = fault
-        with connected(proxy, listener) as (client, _):
-            client.setblocking(False)
-            sent = 0
-            if fault.stall_after is not None:
-                with pytest.raises(BlockingIOError):
-                    while sent < len(blob):
-                        sent += client.send(blob[:65536])
-            else:
-                client.settimeout(PATIENCE_S)
-                client.sendall(blob)
-                proxy.wait_until(lambda: proxy.connections[-1].swallowed["up"] == len(blob))
+    size = 64 << 20  # more than the buffers of the sockets hold
+    proxy.up = Faults(stall_after=0)
+    with connected(proxy, listener) as (client, server):
+        assert send_until_full(client, size) < size
+        assert proxy.forwarded("up") == 0
+        assert is_silent(server)
+    proxy.up = Faults(swallow_after=0)
+    with connected(proxy, listener) as (client, server):
+        client.sendall(bytes(size))
+        proxy.wait_until(lambda: proxy.connections[1].swallowed["up"] == size)
+        assert is_silent(server)
 
 
 @pytest.mark.parametrize("at", [0, 1, 99_999])
@@ -234,12 +261,14 @@ def test_delay(proxy: Proxy, listener: socket.socket) -> None:
 
 
 def test_nobody_at_the_target(proxy: Proxy, listener: socket.socket) -> None:
+    def connect_and_read() -> None:
+        with closing(socket.create_connection(proxy.address, PATIENCE_S)) as client:
+            client.recv(1)
+
     listener.close()
-    with (
-        closing(socket.create_connection(proxy.address, PATIENCE_S)) as client,
-        pytest.raises(ConnectionResetError),
-    ):
-        client.recv(1)
+    with pytest.raises(ConnectionResetError):
+        connect_and_read()
+    proxy.wait_until(lambda: len(proxy.connections) == 1 and proxy.open_connections() == 0)
 
 
 def test_stop_closes_everything(proxy: Proxy, listener: socket.socket) -> None:

@@ -1,0 +1,86 @@
+# make run    builds router in .venv and shows it at work
+# make test   builds it and runs the tests
+#
+# For work on router itself: build, lint, test-long, sanitize, interop-all, bench, clean.
+# Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV   ?= .venv
+PYTEST_ARGS ?=
+
+BIN     := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+PIP     := $(BIN)/python -m pip --disable-pip-version-check
+# A folder's time changes when a file comes or goes.
+SOURCES := setup.py $(shell find csrc -type d -o -name '*.[ch]') $(wildcard router/*.pyx router/*.pxd)
+
+INSTALLED := $(VENV)/.installed-$(VERSION)
+BUILT     := $(VENV)/.built-$(VERSION)
+
+.PHONY: build run test test-long lint bench interop-all sanitize sanitize-thread clean
+.SUFFIXES:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+build: $(BUILT)
+
+$(INSTALLED): pyproject.toml
+	@tools/check-system $(PYTHON)
+	@echo "[1/3] making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@echo "[2/3] installing router and its development tools (about a minute)"
+	@$(PIP) install -q -U pip 'setuptools>=77' 'Cython>=3.0.11'
+	@$(PIP) install -q --no-build-isolation -e '.[cli,dev]'
+	@touch $@
+
+$(BUILT): $(INSTALLED) $(SOURCES)
+	@echo "[3/3] compiling what changed"
+	@$(BIN)/python setup.py -q build_ext --inplace
+	@touch $@
+
+run: build
+	@$(BIN)/router demo
+
+test: build
+	@tools/install-erlang
+	@$(BIN)/pytest -m "not slow" $(PYTEST_ARGS)
+
+# Everything, with fresh seeds, on every supported interpreter that is found.
+test-long: build
+	@tools/install-erlang
+	@for python in $$(tools/interpreters); do \
+	    version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	    echo "== Python $$version"; \
+	    $(MAKE) build PYTHON=$$python VENV=build/venv-$$version && \
+	    ROUTER_TEST_LONG=1 build/venv-$$version/bin/pytest $(PYTEST_ARGS) || exit 1; \
+	done
+
+lint: build
+	@echo "ruff" && $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
+	@echo "mypy" && $(BIN)/mypy --no-error-summary
+	@echo "pyright" && $(BIN)/pyright --pythonpath $(BIN)/python >build/pyright.txt || \
+	    { cat build/pyright.txt; exit 1; }
+	@tools/compile-strict $(BIN)/python
+
+bench: build
+	@$(PIP) install -q -e '.[bench]' --no-build-isolation
+	@$(BIN)/router bench
+
+# The newer releases that Debian packages: OTP 27 in trixie, OTP 29 in sid. Needs root.
+interop-all: build
+	@ROUTER_TEST_OTPS="$$(tests/interop/fetch_otp.sh)" $(BIN)/pytest -m interop $(PYTEST_ARGS)
+
+# Tests on a core that watches itself. The interpreter is not instrumented, so the
+# sanitizer's library is loaded first and leaks are left to the C units, which look for their own.
+WATCHED := tests/unit $(wildcard tests/fault) -m "not slow" \
+    --ignore tests/unit/test_c_units.py --ignore tests/unit/test_packaging.py
+
+sanitize: build
+	@tools/sanitize address,undefined $(BIN) $(WATCHED) $(PYTEST_ARGS)
+
+sanitize-thread: build
+	@tools/sanitize thread $(BIN) $(WATCHED) $(PYTEST_ARGS)
+
+clean:
+	@rm -rf $(VENV) build dist *.egg-info router/*.so .mypy_cache .pytest_cache .ruff_cache
+	@find router tests -name __pycache__ -type d -prune -exec rm -rf {} +
