@@ -223,8 +223,4 @@ def rpc_sync(
     node: Node, target: str, module: str, function: str, args: list[Any], timeout: float
 ) -> Any:
     with node.mailbox() as box:
-        return _run_sync(
-            box, lambda: ErpcCall(box, target, module, function, list(args)), timeout
-        )
-
-
+        return _run_sync(box, lambda: ErpcCall(box, target, module, function, list(args)), timeout)

@@ -187,9 +187,7 @@ class Mailbox(MailboxCore):
             else:
                 loop.call_soon(self._on_ready)
 
-    def _complain(
-        self, loop: asyncio.AbstractEventLoop, message: str, e: BaseException
-    ) -> None:
+    def _complain(self, loop: asyncio.AbstractEventLoop, message: str, e: BaseException) -> None:
         loop.call_exception_handler(
             {"message": f"{self!r}: {message}", "exception": e, "mailbox": self}
         )

@@ -115,7 +115,7 @@ class Node(NodeCore):
         limits: Limits | dict[str, int] | None = None,
         resolver: Resolver | None = None,
     ) -> None:
-        if not isinstance(name, str) or not _name_ok(name):
+        if not _name_ok(name):
             raise ValueError(f"a node name is name@host, not {name!r}")
         if engine not in _core.ENGINES:
             raise ValueError(f"engine is 'auto', 'thread' or 'inline', not {engine!r}")
@@ -170,8 +170,10 @@ class Node(NodeCore):
         the port mapper does not answer, RuntimeError when the node ran before.
         """
         loop = asyncio.get_running_loop()
-        listen = await loop.run_in_executor(None, self._listen_address) if self._slow() else (
-            self._listen_address()
+        listen = (
+            await loop.run_in_executor(None, self._listen_address)
+            if self._slow()
+            else (self._listen_address())
         )
         self._begin(listen)
         try:
@@ -344,29 +346,49 @@ class Node(NodeCore):
                 self._settle(self._connecting.pop(name, []), None)
             elif kind == _core.EVENT_FAILED:
                 level = logging.WARNING if lost else logging.INFO
-                log.log(level, "%s: cannot connect to %s: %s%s", self._full_name, name, text,
-                        _lost(lost))
-                self._settle(
-                    self._connecting.pop(name, []), _core.connect_error(code, text, name)
+                log.log(
+                    level,
+                    "%s: cannot connect to %s: %s%s",
+                    self._full_name,
+                    name,
+                    text,
+                    _lost(lost),
                 )
+                self._settle(self._connecting.pop(name, []), _core.connect_error(code, text, name))
             elif kind == _core.EVENT_DOWN:
                 level = logging.WARNING if lost else logging.INFO
-                log.log(level, "%s: connection with %s ended: %s%s", self._full_name, name, text,
-                        _lost(lost))
+                log.log(
+                    level,
+                    "%s: connection with %s ended: %s%s",
+                    self._full_name,
+                    name,
+                    text,
+                    _lost(lost),
+                )
             elif kind == _core.EVENT_REFUSED:
-                log.warning("%s: refused a connection from %s: %s", self._full_name,
-                            name or "an unknown node", text)
+                log.warning(
+                    "%s: refused a connection from %s: %s",
+                    self._full_name,
+                    name or "an unknown node",
+                    text,
+                )
             elif kind == _core.EVENT_REGISTERED:
-                log.info("%s: registered%s", self._full_name,
-                         "; serving the port mapper of this host" if code else "")
+                log.info(
+                    "%s: registered%s",
+                    self._full_name,
+                    "; serving the port mapper of this host" if code else "",
+                )
                 self._settle(self._connecting.pop("", []), None)
             elif kind == _core.EVENT_UNREGISTERED:
                 self._unregistered(code, text)
             elif kind == _core.EVENT_OVERFLOW:
                 log.warning("%s: a full mailbox was closed (overflow)", self._full_name)
             elif kind == _core.EVENT_ACCEPT:
-                log.error("%s: cannot accept connections: %s; trying again", self._full_name,
-                          os.strerror(sys_))
+                log.error(
+                    "%s: cannot accept connections: %s; trying again",
+                    self._full_name,
+                    os.strerror(sys_),
+                )
             if kind in (_core.EVENT_DRAINED, _core.EVENT_DOWN, _core.EVENT_FAILED):
                 waiting, self._draining = self._draining, []
                 self._settle(waiting, None)
@@ -475,9 +497,7 @@ class Node(NodeCore):
             self._set_cookie(peer, _cookie(cookie))
         return peer
 
-    def _await_connection(
-        self, peer: _core.Peer, future: asyncio.Future[None] | None
-    ) -> _Waiter:
+    def _await_connection(self, peer: _core.Peer, future: asyncio.Future[None] | None) -> _Waiter:
         waiter = _Waiter(future)
         # Events that are still unread speak of an earlier attempt.
         self._handle_events()
@@ -514,14 +534,12 @@ class Node(NodeCore):
         except Exception as e:
             self._abandon(peer, f"the resolver failed: {e}")
 
-    def _resolve_later(
-        self, peer: _core.Peer, found: Awaitable[tuple[str, int]]
-    ) -> None:
+    def _resolve_later(self, peer: _core.Peer, found: Awaitable[tuple[str, int]]) -> None:
         async def resolve() -> None:
             try:
                 self._dial(peer, *(await found))
             except (Exception, asyncio.CancelledError) as e:
-                self._abandon(peer, f"the resolver failed: {e or type(e).__name__}")
+                self._abandon(peer, f"the resolver failed: {str(e) or type(e).__name__}")
                 if isinstance(e, asyncio.CancelledError):
                     raise
 
@@ -552,8 +570,9 @@ class Node(NodeCore):
             return True
         try:
             await self.connect(name, timeout)
-            answer = await self.call((_calls.NET_KERNEL, name), (_calls.IS_AUTH, self.atom),
-                                     timeout)
+            answer = await self.call(
+                (_calls.NET_KERNEL, name), (_calls.IS_AUTH, self.atom), timeout
+            )
         except (RouterError, TimeoutError):
             return False
         return bool(answer == "yes")
@@ -564,8 +583,7 @@ class Node(NodeCore):
             return True
         try:
             self.connect_sync(name, timeout)
-            answer = self.call_sync((_calls.NET_KERNEL, name), (_calls.IS_AUTH, self.atom),
-                                    timeout)
+            answer = self.call_sync((_calls.NET_KERNEL, name), (_calls.IS_AUTH, self.atom), timeout)
         except (RouterError, TimeoutError):
             return False
         return bool(answer == "yes")
@@ -714,7 +732,9 @@ _STATS_FIELDS = [
 ]
 
 
-def _name_ok(name: str) -> bool:
+def _name_ok(name: object) -> bool:
+    if not isinstance(name, str):
+        return False
     short, at, host = name.partition("@")
     return bool(short and at and host) and len(name) <= 255 and name.isprintable()
 

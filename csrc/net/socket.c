@@ -297,3 +297,11 @@ void rt_socket_close(int fd)
     if (fd >= 0) close(fd);
     errno = sys;
 }
+
+double rt_socket_round_trip(int fd)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    if (fd < 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0.0;
+    return (double)info.tcpi_rtt / 1e6;
+}

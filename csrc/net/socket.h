@@ -46,6 +46,8 @@ int rt_socket_listen(const rt_address *at, int backlog, int *out, rt_address *bo
 int rt_socket_accept(int listener, int *out, rt_address *peer);
 int rt_socket_local(int fd, rt_address *out);
 int rt_socket_peer(int fd, rt_address *out);
+/* Seconds; the kernel's own smoothed estimate for a stream, 0 when it has none. */
+double rt_socket_round_trip(int fd);
 void rt_socket_close(int fd);                /* keeps errno; -1 is harmless */
 
 #endif

@@ -239,4 +239,7 @@ void rt_engine_after_fork(rt_engine *e)
     if (e->stop_fd >= 0) close(e->stop_fd);
     e->wake.fd = e->stop_fd = -1;
     if (e->poller) rt_poller_after_fork(e->poller);
+    if (e->resolver) rt_resolver_after_fork(e->resolver);
+    if (e->timers) rt_timers_free(e->timers);
+    e->timers = NULL;
 }

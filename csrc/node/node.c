@@ -1,7 +1,6 @@
 #include "node/node.h"
 
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -492,15 +491,6 @@ void rt_node_set_trap_exit(rt_process *p, bool on)
     else atomic_fetch_and_explicit(&p->flags, ~RT_PROCESS_TRAP_EXIT, memory_order_relaxed);
 }
 
-/* Seconds; the kernel's own estimate for the stream. */
-static double round_trip(int fd)
-{
-    struct tcp_info info;
-    socklen_t size = sizeof info;
-    if (fd < 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0.0;
-    return (double)info.tcpi_rtt / 1e6;
-}
-
 static double since(uint64_t then, uint64_t now)
 {
     return then && now > then ? (double)(now - then) / (double)RT_SEC : 0.0;
@@ -518,7 +508,7 @@ uint32_t rt_node_stats(rt_node *n, rt_peer_stats *rows, uint32_t max)
         pthread_mutex_lock(&p->out.lock);
         s->queued_bytes = p->out.bytes;
         s->state = rt_peer_state_of(p);
-        s->round_trip = round_trip(p->out.fd);
+        s->round_trip = rt_socket_round_trip(p->out.fd);
         pthread_mutex_unlock(&p->out.lock);
         s->number = p->number;
         s->messages_in = COUNTER(messages_in);

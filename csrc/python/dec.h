@@ -43,7 +43,7 @@ RT_INLINE PyObject *rt_dec_cut(const rt_dec *d) {
 
 /* Each builds what follows the tag, which has been read. */
 PyObject *rt_dec_atom(rt_dec *d, uint8_t tag, bool plain);
-PyObject *rt_dec_integer(rt_dec *d, uint8_t tag);
+PyObject *rt_dec_big(rt_dec *d, uint8_t tag);
 PyObject *rt_dec_float(rt_dec *d, uint8_t tag);
 PyObject *rt_dec_binary(rt_dec *d);
 PyObject *rt_dec_bits(rt_dec *d);

@@ -5,6 +5,9 @@
 #include "base/limits.h"
 #include "term/inflate.h"
 
+#define PRESIZED_MAX 1024u
+#define GC_PAUSE_BYTES 256u
+
 enum kind { F_LIST, F_APPEND, F_TAIL, F_TUPLE, F_DICT, F_MAP };
 
 static int stack_grow(rt_dec *d) {
@@ -77,13 +80,20 @@ static int open_tuple(rt_dec *d, uint32_t n, PyObject **out) {
     return push(d, PyTuple_New((Py_ssize_t)n), F_TUPLE, n) ? 1 : -1;
 }
 
+/* A dict with room for its pairs, within reason, unless they are str: Python
+ * makes a smaller table of dicts that only ever had such keys. */
+static PyObject *new_dict(const rt_dec *d, uint32_t n) {
+    if (n <= 5 || n > PRESIZED_MAX || d->codec->binaries == RT_BINARIES_STR) return PyDict_New();
+    return _PyDict_NewPresized((Py_ssize_t)n);
+}
+
 static int open_map(rt_dec *d, PyObject **out) {
     uint32_t n;
     if (!rt_cursor_u32(&d->c, &n)) {
         rt_dec_cut(d);
         return -1;
     }
-    PyObject *map = d->keys ? rt_py_map_new() : PyDict_New();
+    PyObject *map = d->keys ? rt_py_map_new() : new_dict(d, n);
     if (!map) return -1;
     if (n == 0) {
         *out = map;
@@ -103,6 +113,19 @@ static int open_list(rt_dec *d, uint32_t n) {
     return push(d, PyList_New((Py_ssize_t)n), F_LIST, n) ? 1 : -1;
 }
 
+/* The usual case of an atom: short, plain and seen lately. Moves nothing when
+ * it is not that. */
+RT_INLINE bool recent_atom(rt_dec *d, PyObject **out) {
+    const uint8_t *p = d->c.p;
+    size_t left = rt_cursor_left(&d->c), slot;
+    if (RT_UNLIKELY(left == 0 || left - 1 < *p)) return false;
+    rt_atom_obj *a = rt_py_atom_recent(d->st, p + 1, *p, &slot);
+    if (RT_UNLIKELY(!a || a->special != RT_ATOM_PLAIN)) return false;
+    d->c.p = p + 1 + *p;
+    *out = Py_NewRef((PyObject *)a);
+    return true;
+}
+
 /* Reads one value up to the point where it is whole or a container is open. */
 static int value(rt_dec *d, PyObject **out) {
     uint8_t tag, n8;
@@ -114,11 +137,23 @@ again:
     }
     switch (tag) {
     case RT_TAG_SMALL_INTEGER:
+        if (RT_LIKELY(rt_cursor_u8(&d->c, &n8))) {
+            *out = Py_NewRef(d->st->small[n8]);
+            return 0;
+        }
+        *out = rt_dec_cut(d);
+        break;
     case RT_TAG_INTEGER:
+        if (RT_LIKELY(rt_cursor_u32(&d->c, &n))) *out = PyLong_FromLong((int32_t)n);
+        else *out = rt_dec_cut(d);
+        break;
     case RT_TAG_SMALL_BIG:
-    case RT_TAG_LARGE_BIG: *out = rt_dec_integer(d, tag); break;
+    case RT_TAG_LARGE_BIG: *out = rt_dec_big(d, tag); break;
     case RT_TAG_BINARY: *out = rt_dec_binary(d); break;
     case RT_TAG_SMALL_ATOM_UTF8:
+        if (recent_atom(d, out)) return 0;
+        *out = rt_dec_atom(d, tag, false);
+        break;
     case RT_TAG_ATOM_UTF8:
     case RT_TAG_ATOM_LATIN1:
     case RT_TAG_SMALL_ATOM_LATIN1: *out = rt_dec_atom(d, tag, false); break;
@@ -162,7 +197,7 @@ again:
         *out = rt_dec_fail(d, d->c.p - 1, "a compressed term inside another one");
         break;
     case RT_TAG_ATOM_CACHE_REF:
-        *out = rt_dec_fail(d, d->c.p - 1, "an atom cache reference outside of a distribution frame");
+        *out = rt_dec_fail(d, d->c.p - 1, "an atom cache reference outside of a frame");
         break;
     case RT_TAG_NATIVE_RECORD:
     case RT_TAG_LOCAL:
@@ -215,10 +250,7 @@ static int list_tail(rt_dec *d, rt_dec_frame *f, PyObject **v) {
             d->c.p++;
             if (!rt_cursor_u16(&d->c, &count) || !rt_cursor_take(&d->c, count, &data)) break;
             for (size_t i = 0; i < count; i++) {
-                PyObject *num = PyLong_FromLong(data.p[i]);
-                int rc = num ? PyList_Append(f->obj, num) : -1;
-                Py_XDECREF(num);
-                if (rc < 0) return -1;
+                if (PyList_Append(f->obj, d->st->small[data.p[i]]) < 0) return -1;
             }
             d->owed--;
             return finish_list(d, v);
@@ -377,8 +409,12 @@ static PyObject *decode_plain(const rt_codec *codec, const uint8_t *base, const 
     d.keys = d.keys_depth = d.depth = 0;
     d.cap = RT_DEC_STACK;
     d.stack = d.first;
+    /* What is being built is no garbage, and no user code runs meanwhile: a
+     * collector that looks at it again and again only takes time. */
+    bool paused = n >= GC_PAUSE_BYTES && PyGC_Disable();
     PyObject *out = run(&d);
     dec_fini(&d);
+    if (paused) PyGC_Enable();
     if (out) *used = (size_t)(d.c.p - p);
     return out;
 }

@@ -113,23 +113,12 @@ static PyObject *big(rt_dec *d, size_t n) {
     return num;
 }
 
-PyObject *rt_dec_integer(rt_dec *d, uint8_t tag) {
-    uint8_t v8;
-    uint32_t v32;
-    switch (tag) {
-    case RT_TAG_SMALL_INTEGER:
-        if (!rt_cursor_u8(&d->c, &v8)) return rt_dec_cut(d);
-        return PyLong_FromLong(v8);
-    case RT_TAG_INTEGER:
-        if (!rt_cursor_u32(&d->c, &v32)) return rt_dec_cut(d);
-        return PyLong_FromLong((int32_t)v32);
-    case RT_TAG_SMALL_BIG:
-        if (!rt_cursor_u8(&d->c, &v8)) return rt_dec_cut(d);
-        return big(d, v8);
-    default:
-        if (!rt_cursor_u32(&d->c, &v32)) return rt_dec_cut(d);
-        return big(d, v32);
-    }
+PyObject *rt_dec_big(rt_dec *d, uint8_t tag) {
+    uint8_t n8;
+    uint32_t n32;
+    if (tag == RT_TAG_SMALL_BIG)
+        return rt_cursor_u8(&d->c, &n8) ? big(d, n8) : rt_dec_cut(d);
+    return rt_cursor_u32(&d->c, &n32) ? big(d, n32) : rt_dec_cut(d);
 }
 
 PyObject *rt_dec_float(rt_dec *d, uint8_t tag) {
@@ -251,9 +240,8 @@ PyObject *rt_dec_string(rt_dec *d) {
         return PyUnicode_DecodeLatin1((const char *)data.p, n, NULL);
     PyObject *seq = d->keys ? PyTuple_New(n) : PyList_New(n);
     for (size_t i = 0; seq && i < n; i++) {
-        PyObject *v = PyLong_FromLong(data.p[i]);
-        if (!v) Py_CLEAR(seq);
-        else if (d->keys) PyTuple_SET_ITEM(seq, (Py_ssize_t)i, v);
+        PyObject *v = Py_NewRef(d->st->small[data.p[i]]);
+        if (d->keys) PyTuple_SET_ITEM(seq, (Py_ssize_t)i, v);
         else PyList_SET_ITEM(seq, (Py_ssize_t)i, v);
     }
     if (seq && d->keys) Py_SETREF(seq, rt_py_frozen_new(seq));
@@ -404,7 +392,8 @@ PyObject *rt_dec_export(rt_dec *d) {
     const uint8_t *at = d->c.p;
     int rc = rt_read_i64(&d->c, &arity);
     if (rc == RT_AGAIN) rt_dec_cut(d);
-    else if (rc < 0 || arity < 0 || arity > INT32_MAX) rt_dec_fail(d, at, "an arity is out of range");
+    else if (rc < 0 || arity < 0 || arity > INT32_MAX)
+        rt_dec_fail(d, at, "an arity is out of range");
     else out = rt_py_export_new(module, function, (int)arity);
 done:
     Py_XDECREF(module);

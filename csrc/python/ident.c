@@ -262,7 +262,8 @@ static PyObject *ref_repr(PyObject *self) {
     char text[RT_REF_WORDS_MAX * 11 + 1] = "";
     int at = 0;
     for (int i = n - 1; i >= 0; i--)
-        at += PyOS_snprintf(text + at, sizeof text - (size_t)at, ".%u", (unsigned)u32_at(p + 4 * i));
+        at += PyOS_snprintf(text + at, sizeof text - (size_t)at, ".%u",
+                            (unsigned)u32_at(p + 4 * i));
     return PyUnicode_FromFormat("#Ref<%U%s>", ((rt_ident_obj *)self)->node, text);
 }
 

@@ -56,9 +56,9 @@ static void state_drop(rt_py_state *st) {
         (PyObject *)st->improper, (PyObject *)st->bits, (PyObject *)st->export,
         (PyObject *)st->fun, (PyObject *)st->port, (PyObject *)st->ref, (PyObject *)st->pid,
         (PyObject *)st->atom, st->encode_error, st->decode_error, st->codec_default,
-        st->empty_bytes,
     };
     for (size_t i = 0; i < sizeof held / sizeof *held; i++) Py_XDECREF(held[i]);
+    for (int i = 0; i < 256; i++) Py_XDECREF(st->small[i]);
     rt_free(st->bucket);
     rt_free(st->scratch);
     rt_free(st);
@@ -74,11 +74,12 @@ static int state_make(void) {
     st->bucket_mask = 1023;
     st->bucket = rt_calloc(st->bucket_mask + 1, sizeof *st->bucket);
     st->scratch = rt_malloc(RT_PY_SCRATCH);
-    st->empty_bytes = PyBytes_FromStringAndSize("", 0);
-    if (!st->bucket || !st->scratch || !st->empty_bytes) {
+    if (!st->bucket || !st->scratch) {
         PyErr_NoMemory();
         goto fail;
     }
+    for (int i = 0; i < 256; i++)
+        if (!(st->small[i] = PyLong_FromLong(i))) goto fail;
     if (rt_random_u64(&st->seed) < 0) {
         PyErr_SetString(PyExc_OSError, "no random bytes from the system");
         goto fail;

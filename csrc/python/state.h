@@ -56,7 +56,7 @@ typedef struct rt_py_state {
     PyTypeObject *atom, *pid, *ref, *port, *fun, *export, *bits, *improper, *frozen, *map, *codec;
     PyObject *encode_error, *decode_error;
     PyObject *codec_default;
-    PyObject *empty_bytes;
+    PyObject *small[256];      /* the integers of a byte */
     PyObject *np_generic, *np_ndarray, *np_bool, *np_integer, *np_floating; /* lazily */
     PyObject *compare;                                                      /* lazily */
     uint64_t seed;

@@ -332,7 +332,9 @@ static void live(world *w, rt_notifier *n, unsigned number, stress_random *rando
         named = rc == RT_OK;
         w->named += named;
     }
-    w->pid[stress_below(random, PIDS)] = p->self;
+    /* The living one where pushers find it, the one before among the stale. */
+    w->pid[OWNERS + stress_below(random, PIDS - OWNERS)] = w->pid[number];
+    w->pid[number] = p->self;
     while (delivered < want && !rt_mailbox_done(&p->mailbox)) {
         uint64_t got = read_one(w, p);
         rt_ready *ready;
