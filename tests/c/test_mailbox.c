@@ -348,10 +348,10 @@ static void test_race_full(void) { run_race(RT_OVERFLOW_CLOSE, 20, 0); }
 static void test_race_pause(void) { run_race(RT_OVERFLOW_PAUSE, 20, 0); }
 
 /* The same with a limit of bytes, which gives admissions back. */
-static void run_bytes(enum rt_overflow overflow) {
+static void run_bytes(enum rt_overflow overflow, uint64_t rounds, uint64_t close_after) {
     static void (*const run[])(void *, unsigned, stress_random *) = {consume_run, produce_run};
     static const unsigned count[] = {1, PRODUCERS};
-    race t = {.overflow = overflow, .close_after = 4000, .rounds = 8000 * stress_scale(),
+    race t = {.overflow = overflow, .close_after = close_after, .rounds = rounds * stress_scale(),
               .running = PRODUCERS};
     CHECK_INT(rt_notifier_new(&t.n), RT_OK);
     rt_mailbox_open(&t.mb, (uint32_t)(PID >> 32));
@@ -366,10 +366,57 @@ static void run_bytes(enum rt_overflow overflow) {
     alarm(0);
 }
 
-static void test_race_bytes(void) { run_bytes(RT_OVERFLOW_DROP); }
-static void test_race_bytes_full(void) { run_bytes(RT_OVERFLOW_CLOSE); }
+static void test_race_bytes(void) {
+    run_bytes(RT_OVERFLOW_DROP, 8000, 4000);
+    /* Often: closing while admissions are on their way back. */
+    for (uint64_t i = 0; i < 100; i++) run_bytes(RT_OVERFLOW_DROP, 50, 1 + i % 40);
+}
+static void test_race_bytes_full(void) {
+    run_bytes(RT_OVERFLOW_CLOSE, 8000, 4000);
+    for (uint64_t i = 0; i < 100; i++) run_bytes(RT_OVERFLOW_CLOSE, 50, 1 + i % 40);
+}
+
+/* One message back and forth: each side pushes while the other goes to sleep. */
+typedef struct table_tennis {
+    rt_mailbox mb[2];
+    rt_notifier *n[2];
+    uint64_t rounds;
+} table_tennis;
+
+static void play_run(void *arg, unsigned number, stress_random *random) {
+    table_tennis *t = arg;
+    (void)random;
+    for (uint64_t i = 0; i < t->rounds; i++) {
+        rt_message *m;
+        if (number == 0) push(&t->mb[1], i, 1, 8, NULL);
+        while (!(m = rt_mailbox_pop(&t->mb[number]))) {
+            if (!rt_mailbox_arm(&t->mb[number])) continue;
+            (void)rt_notifier_wait(t->n[number], UINT64_MAX);
+            while (rt_notifier_next(t->n[number])) continue;
+        }
+        CHECK(value_of(m) == i);
+        rt_message_free(m);
+        if (number == 1) push(&t->mb[0], i, 1, 8, NULL);
+    }
+}
+
+static void test_back_and_forth(void) {
+    static void (*const run[])(void *, unsigned, stress_random *) = {play_run};
+    static const unsigned count[] = {2};
+    table_tennis t = {.rounds = 20000 * stress_scale()};
+    stress_watchdog(60);
+    for (int i = 0; i < 2; i++) {
+        CHECK_INT(rt_notifier_new(&t.n[i]), RT_OK);
+        rt_mailbox_open(&t.mb[i], (uint32_t)(PID >> 32));
+        rt_mailbox_bind(&t.mb[i], t.n[i]);
+        rt_notifier_rele(t.n[i]);
+    }
+    stress_run(&t, 1, run, count);
+    for (int i = 0; i < 2; i++) rt_mailbox_fini(&t.mb[i]);
+    alarm(0);
+}
 
 TESTS(test_fifo, test_close, test_generation, test_drop, test_overflow_close, test_pause,
       test_count_wraps, test_arm, test_race, test_race_close, test_race_drop,
       test_race_drop_close, test_race_full, test_race_pause, test_race_bytes,
-      test_race_bytes_full)
+      test_race_bytes_full, test_back_and_forth)

@@ -138,6 +138,7 @@ static void test_forget(void) {
     rt_notifier_purge(n);
     CHECK(rt_ready_idle(&r[3]));
     rt_notifier_mark(n, &r[4]);                   /* the list's end is right again */
+    rt_notifier_purge(n);
     for (int i = 0; i < 3; i++) CHECK(rt_notifier_next(n) == &r[i]);
     CHECK(rt_notifier_next(n) == &r[4]);
     for (int i = 0; i < N; i++) rt_notifier_mark(n, &r[i]);

@@ -102,6 +102,22 @@ static void test_take(void) {
     rt_relations_free(r);
 }
 
+/* What is removed leaves nothing behind but tables of the size they grew to. */
+static void test_memory(void) {
+    rt_relations *r = rt_relations_new();
+    char ref[20];
+    long before = rt_alloc_live();
+    for (unsigned i = 1; i <= 1000; i++) {
+        snprintf(ref, sizeof ref, "%u", i);
+        CHECK_INT(add(r, RT_REL_MONITOR_IN, i, i, "x", ref), RT_OK);
+        if (i % 3 == 0) rt_relation_free_list(rt_relations_take_process(r, i));
+        else if (i % 3 == 1) rt_relation_free_list(rt_relations_take_peer(r, i));
+        else CHECK_INT(rt_relations_remove_ref(r, RT_REL_MONITOR_IN, text(ref), NULL), RT_OK);
+        if (!CHECK_INT(rt_alloc_live(), before)) break;
+    }
+    rt_relations_free(r);
+}
+
 static void test_limits(void) {
     rt_relations *r = rt_relations_new();
     uint8_t *big = calloc(1, RT_RELATION_BYTES_MAX + 1);
@@ -251,4 +267,4 @@ static void test_race(void) {
     alarm(0);
 }
 
-TESTS(test_links, test_refs, test_take, test_limits, test_no_memory, test_model, test_race)
+TESTS(test_links, test_refs, test_take, test_memory, test_limits, test_no_memory, test_model, test_race)

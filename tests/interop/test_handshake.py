@@ -1,0 +1,392 @@
+"""How nodes meet: who connects, who may, under which names, and what a second meeting does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+import time
+
+import pytest
+
+from fault.proxy import Proxy
+from interop.erlang import Epmd, ErlangNode, Nodes
+from interop.talk import PATIENCE, both_ways, down, flags, quoted, separated
+from router import Atom, HandshakeError, NameTaken, Node, NodeDown, NotAllowed
+
+# Who connects
+
+
+async def test_python_connects(talker: ErlangNode, name: str) -> None:
+    async with Node(name) as node:
+        assert node.nodes() == []
+        await node.connect(talker.name)
+        assert node.nodes() == [talker.name]
+        assert await flags(talker, node) == "hidden"
+        assert await node.ping(talker.name)
+        await both_ways(node, talker)
+        async with separated(node, talker):
+            node.disconnect(talker.name)
+        assert node.nodes() == []
+        assert await flags(talker, node) is None
+
+
+async def test_erlang_connects(talker: ErlangNode, name: str) -> None:
+    async with Node(name) as node:
+        me = quoted(name)
+        assert await talker.aeval(f"net_kernel:connect_node({me})") is True
+        assert node.nodes() == [talker.name]
+        assert await talker.aeval(f"net_adm:ping({me})") == "pong"
+        await both_ways(node, talker)
+        async with separated(node, talker):
+            assert await talker.aeval(f"erlang:disconnect_node({me})") is True
+        assert node.nodes() == []
+
+
+async def test_a_ping_connects(talker: ErlangNode, name: str) -> None:
+    async with Node(name) as node:
+        assert await talker.aeval(f"net_adm:ping({quoted(name)})") == "pong"
+        assert node.nodes() == [talker.name]
+        async with separated(node, talker):
+            node.disconnect(talker.name)
+        assert await node.ping(talker.name)
+
+
+def test_connecting_without_a_loop(talker: ErlangNode, name: str) -> None:
+    with Node(name) as node:
+        node.connect_sync(talker.name)
+        assert node.ping_sync(talker.name)
+        assert talker.eval(f"net_adm:ping({quoted(name)})") == "pong"
+        assert node.ping_sync("nobody@127.0.0.1") is False
+
+
+@pytest.mark.parametrize("engine", ["auto", "thread", "inline"])
+async def test_every_engine(talker: ErlangNode, name: str, engine: str) -> None:
+    async with Node(name, engine=engine) as node:
+        assert await node.ping(talker.name)
+        assert await talker.aeval(f"net_adm:ping({quoted(name)})") == "pong"
+        await both_ways(node, talker)
+
+
+async def test_sending_connects(talker: ErlangNode, name: str) -> None:
+    """What is sent before there is a connection waits for it, in order."""
+    async with Node(name) as node:
+        await talker.aeval("talk:counter(Who, 300)", Who=Atom(name))
+        for i in range(1, 301):
+            node.send((name, talker.name), (Atom("seq"), i, Atom("x")))
+        verdict = await talker.aeval(
+            "Who ! {verdict, self()}, receive {_, V} -> V end", Who=Atom(name)
+        )
+        assert verdict == ("ok", 300)
+
+
+# Cookies
+
+
+async def test_a_wrong_cookie_of_ours(talker: ErlangNode, name: str) -> None:
+    async with Node(name, cookie="wrong") as node:
+        started = time.monotonic()
+        with pytest.raises(HandshakeError, match="cookie"):
+            await node.connect(talker.name)
+        assert time.monotonic() - started < 7
+        assert node.nodes() == []
+        assert not await node.ping(talker.name)
+        assert await flags(talker, node) is None
+
+
+def test_a_wrong_cookie_of_ours_without_a_loop(talker: ErlangNode, name: str) -> None:
+    with Node(name, cookie="wrong") as node, pytest.raises(HandshakeError):
+        node.connect_sync(talker.name)
+
+
+async def test_a_wrong_cookie_of_theirs(
+    talker: ErlangNode, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "router")
+    async with Node(name, cookie="quite another") as node:
+        assert await talker.aeval(f"net_kernel:connect_node({quoted(name)})") is False
+        assert await talker.aeval(f"net_adm:ping({quoted(name)})") == "pang"
+        assert node.nodes() == []
+    assert f"refused a connection from {talker.name}" in caplog.text
+    assert "quite another" not in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_a_cookie_of_its_own_when_we_connect(talker: ErlangNode, name: str) -> None:
+    async with Node(name, cookie="of ours") as node:
+        await node.connect(talker.name, cookie=talker.cookie)
+        async with separated(node, talker):
+            node.disconnect(talker.name)
+        await node.connect(talker.name)  # it was kept
+        # And counts when that node connects to us.
+        async with separated(node, talker):
+            node.disconnect(talker.name)
+        assert await talker.aeval(f"net_adm:ping({quoted(name)})") == "pong"
+
+
+async def test_a_cookie_of_its_own_in_erlang(talker: ErlangNode, name: str) -> None:
+    await talker.aeval(f"erlang:set_cookie({quoted(name)}, 'of ours')")
+    async with Node(name, cookie="of ours") as node:
+        assert await talker.aeval(f"net_adm:ping({quoted(name)})") == "pong"
+        async with separated(node, talker):
+            node.disconnect(talker.name)
+        await node.connect(talker.name)
+        await both_ways(node, talker)
+
+
+# Who may
+
+
+async def test_not_allowed(erlang: Nodes, name: str) -> None:
+    erl = erlang("closed")
+    await erl.aeval("net_kernel:allow(['friend@127.0.0.1'])")
+    async with Node(name) as node, Node("friend@127.0.0.1") as friend:
+        with pytest.raises(NotAllowed, match=erl.name):
+            await node.connect(erl.name)
+        await friend.connect(erl.name)
+        assert await erl.aeval(f"net_kernel:connect_node({quoted(name)})") is False
+
+
+async def test_a_node_that_wants_a_name_from_us_is_refused(erlang: Nodes, name: str) -> None:
+    """`-sname undefined` asks the first node it meets for a name; this one hands out none."""
+    erl = erlang("undefined", short=True)
+    async with Node("py@localhost") as node:
+        assert await erl.aeval("net_kernel:connect_node('py@localhost')") is False
+        assert node.nodes() == []
+
+
+async def test_nobody_there(name: str, epmd: Epmd) -> None:
+    async with Node(name) as node:
+        with pytest.raises(NodeDown, match="knows no node"):
+            await node.connect("nobody@127.0.0.1")
+        with pytest.raises(NodeDown, match="unknown host"):
+            await node.connect("nobody@no-such-host.invalid")
+
+
+# Hidden and visible
+
+
+@pytest.mark.parametrize("who", ["python", "erlang"])
+async def test_a_visible_node(erlang: Nodes, name: str, who: str) -> None:
+    a, b = erlang("a"), erlang("b")
+    for erl in (a, b):
+        erl.load("talk.erl")
+    async with Node(name, hidden=False) as node:
+        if who == "python":
+            await node.connect(a.name)
+        else:
+            assert await a.aeval(f"net_kernel:connect_node({quoted(name)})") is True
+        assert await flags(a, node) == "visible"
+        await node.connect(b.name)
+        assert await a.aeval(f"net_adm:ping({quoted(b.name)})") == "pong"
+        # `global` meets the new node and finds nobody of its kind there. It must not part the
+        # nodes for that, nor keep those that know each other from agreeing.
+        for erl in (a, b):
+            assert await erl.aeval("global:sync()") == "ok"
+            assert await erl.aeval("talk:gone(Node, 3000)", Node=Atom(name)) == "timeout"
+            assert await flags(erl, node) == "visible"
+        registered = "global:register_name(N, self()) =:= yes andalso global:whereis_name(N)"
+        assert (await a.aeval(registered, N=Atom("one"))).node == a.name
+        assert await b.aeval("global:trans({lock, self()}, fun() -> done end)") == "done"
+        assert sorted(node.nodes()) == [a.name, b.name]
+
+
+async def test_a_hidden_erlang_node(erlang: Nodes, name: str) -> None:
+    erl = erlang("unseen", hidden=True)
+    async with Node(name) as node:
+        await node.connect(erl.name)
+        assert await flags(erl, node) == "hidden"
+        await both_ways(node, erl)
+
+
+# Names
+
+
+async def test_a_name_that_a_real_node_has(talker: ErlangNode) -> None:
+    with pytest.raises(NameTaken, match=talker.name.partition("@")[0]):
+        await Node(talker.name).start()
+    with pytest.raises(NameTaken):
+        Node(talker.name).start_sync()
+
+
+async def test_a_real_node_finds_its_name_taken(erlang: Nodes, name: str) -> None:
+    async with Node(name):
+        with pytest.raises(RuntimeError, match=r"(?s)ended at start.*in use"):
+            await asyncio.to_thread(erlang, name)
+    erlang(name)
+
+
+async def test_short_names(erlang: Nodes) -> None:
+    erl = erlang("short", short=True)
+    async with Node("py@localhost") as node:
+        await node.connect("short@localhost")
+        assert await erl.aeval("nodes(hidden)") == ["py@localhost"]
+        assert await erl.aeval("net_adm:ping('py@localhost')") == "pong"
+        await both_ways(node, erl)
+
+
+async def test_a_short_name_by_the_hosts_own_name(erlang: Nodes) -> None:
+    host = socket.gethostname().partition(".")[0]
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        pytest.skip(f"this machine does not resolve its own name {host!r}")
+    erl = erlang(f"short@{host}", short=True)
+    async with Node(f"py@{host}") as node:
+        assert await node.ping(f"short@{host}")
+        assert await erl.aeval(f"net_adm:ping('py@{host}')") == "pong"
+
+
+async def test_names_of_many_letters(erlang: Nodes) -> None:
+    long = "n" * 200
+    erl = erlang(long)
+    mine = "p" * 190 + "@127.0.0.1"
+    async with Node(mine) as node:
+        await node.connect(erl.name)
+        await both_ways(node, erl)
+        assert await erl.aeval(f"net_adm:ping({quoted(mine)})") == "pong"
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no ::1 in this kernel")
+async def test_ipv6(erlang: Nodes) -> None:
+    erl = erlang("six", ipv6=True)
+    async with Node("py@::1") as node:
+        await node.connect("six@::1")
+        await both_ways(node, erl)
+        erl.load("talk.erl")
+        async with separated(node, erl):
+            node.disconnect(erl.name)
+        assert await erl.aeval("net_adm:ping('py@::1')") == "pong"
+        await both_ways(node, erl)
+    async with Node("named@localhost", listen="::1") as node:
+        await node.connect("six@::1")
+        await both_ways(node, erl)
+
+
+# Twice
+
+
+@pytest.mark.parametrize("mine", ["aaa", "zzz"], ids=["python is lower", "python is higher"])
+async def test_both_connect_at_once(talker: ErlangNode, mine: str) -> None:
+    """Whoever wins, there is one connection, and what was sent after a connect arrives."""
+    rng = random.Random(mine)
+    me = f"{mine}@127.0.0.1"
+    async with Node(me, cookie=talker.cookie) as node:
+        box = node.mailbox("box")
+        for round_ in range(40):
+            moment = time.time_ns() // 1000 + 15_000
+            theirs = talker.submit(
+                "true = talk:connect_at(Node, Moment), {box, Node} ! {I, self()},"
+                " receive Answer -> Answer =:= {I, back} after 20000 -> nothing end",
+                Node=Atom(me), Moment=moment + rng.randrange(-500, 1500), I=round_,
+            )  # fmt: skip
+            # Spins, on purpose: the loop's own clock is too coarse to meet anybody with.
+            while time.time_ns() // 1000 < moment:
+                pass
+            await node.connect(talker.name)
+            assert node.nodes() == [talker.name]
+            seen, pid = await box.receive(PATIENCE)
+            assert seen == round_
+            node.send(pid, (round_, Atom("back")))
+            assert await asyncio.wrap_future(theirs) == b"\x83w\x04true"
+            assert await flags(talker, node) == "hidden"
+            async with separated(node, talker):
+                node.disconnect(talker.name)
+            assert box.waiting == 0
+        (row,) = node.stats()
+        assert row["connects"] == 40
+        assert row["dropped_in"] == row["dropped_out"] == 0
+
+
+async def test_a_new_connection_while_theirs_of_us_still_stands(
+    talker: ErlangNode, epmd: Epmd, name: str
+) -> None:
+    """This node went away without a word and comes back: the real one says `alive` and gives up
+    the connection that is dead."""
+    port = int(talker.text(f'{{port, P, _}} = erl_epmd:port_please("{short(talker)}",'
+                           " {127,0,0,1}), P"))  # fmt: skip
+    with Proxy(("127.0.0.1", port)) as proxy:
+        async with Node(name, epmd="none") as first:
+            await first.connect(talker.name, host="127.0.0.1", port=proxy.port)
+            before = first.creation
+            old = first.mailbox().pid
+            proxy.hold("up")  # from here on nothing reaches the real node
+        assert await talker.aeval("nodes(hidden)") == [name]
+        watching = talker.submit("talk:gone(Node, 20000)", Node=Atom(name))
+        await talker.aeval("erlang:monitor_node(Node, true)", Node=Atom(name))
+        async with Node(name) as second:
+            assert second.creation != before
+            await second.connect(talker.name)
+            assert await asyncio.wrap_future(watching) == b"\x83w\x02ok"
+            await both_ways(second, talker)
+            await talker.aeval("Old ! to_the_dead, ok", Old=old)
+            assert second.nodes() == [talker.name]
+
+
+async def test_a_new_connection_while_ours_of_them_still_stands(
+    erlang: Nodes, name: str
+) -> None:
+    """The real node was killed and its end did not get here; it starts again and connects."""
+    erl = erlang("phoenix")
+    port = int(erl.text(f'{{port, P, _}} = erl_epmd:port_please("{short(erl)}",'
+                        " {127,0,0,1}), P"))  # fmt: skip
+    with Proxy(("127.0.0.1", port)) as proxy:
+        async with Node(name) as node:
+            box = node.mailbox("box")
+            node.monitor_nodes(box)
+            await node.connect(erl.name, host="127.0.0.1", port=proxy.port)
+            assert await box.receive(PATIENCE) == ("nodeup", erl.name)
+            proxy.hold("down")
+            erl.kill()
+            assert node.nodes() == [erl.name]
+            await asyncio.to_thread(erl.start)
+            assert await erl.aeval(f"net_adm:ping({quoted(name)})") == "pong"
+            assert await box.receive(PATIENCE) == ("nodedown", erl.name)
+            assert await box.receive(PATIENCE) == ("nodeup", erl.name)
+            await both_ways(node, erl)
+
+
+async def test_pids_of_an_earlier_life_reach_nobody(talker: ErlangNode, name: str) -> None:
+    async with Node(name) as node:
+        old_box = node.mailbox()
+        old = old_box.pid
+        await node.connect(talker.name)
+        first = node.creation
+    async with Node(name) as node:
+        boxes = [node.mailbox() for _ in range(20)]
+        assert node.creation != first
+        await node.connect(talker.name)
+        # Some box has the numbers of the old one; only the creation tells them apart.
+        assert any((b.pid.id, b.pid.serial) == (old.id, old.serial) for b in boxes)
+        await talker.aeval("Old ! lost, New ! found, ok", Old=old, New=boxes[-1].pid)
+        assert await boxes[-1].receive(PATIENCE) == "found"
+        assert all(not box.waiting for box in boxes)
+        assert node.stats()[0]["dropped_in"] == 1
+
+
+async def test_pids_of_an_earlier_life_of_erlang_reach_nobody(erlang: Nodes, name: str) -> None:
+    erl = erlang("reborn")
+    async with Node(name) as node:
+        watch = node.mailbox()
+        node.monitor_nodes(watch)
+        await node.connect(erl.name)
+        old = await erl.aeval("spawn(fun() -> receive never -> ok end end)")
+        await asyncio.to_thread(erl.restart)
+        await down(watch, erl.name)
+        with node.mailbox() as box:
+            ref = box.monitor(old)
+            assert await box.receive(PATIENCE) == ("DOWN", ref, "process", old, "noproc")
+        await both_ways(node, erl)
+
+
+def short(erl: ErlangNode) -> str:
+    return erl.name.partition("@")[0]
