@@ -27,6 +27,11 @@
 
 _Static_assert(offsetof(rt_mailbox, head) == RT_CACHE_LINE, "producers write one line");
 
+/* Where a push may be suspended. A test puts others' steps here. */
+#ifndef RT_MAILBOX_PAUSE
+#define RT_MAILBOX_PAUSE() ((void)0)
+#endif
+
 RT_INLINE uint32_t gate_generation(uint64_t g) { return (uint32_t)(g >> 32); }
 
 void rt_mailbox_open(rt_mailbox *mb, uint32_t generation) {
@@ -113,6 +118,7 @@ static int admit(rt_mailbox *mb, uint32_t generation, uint32_t n, bounds *b, uin
         if (rc < 0) return rc;
         room = n;
         if (RT_UNLIKELY(b->limit)) {
+            RT_MAILBOX_PAUSE();
             /* Acquire, after a look at the gate that says the generation is ours
              * and before the look that counts: partner of the store in pop. What
              * was popped was counted in first, so popped <= the count in g. */
@@ -176,6 +182,7 @@ int rt_mailbox_push_to(rt_mailbox *mb, uint32_t generation, rt_chain *chain, boo
     read_bounds(mb, &b);
     rc = admit(mb, generation, n, &b, &admitted);
     if (rc < 0) return rc;
+    RT_MAILBOX_PAUSE();
     if (admitted) kept = admit_bytes(mb, chain, admitted, &b);
     if (RT_UNLIKELY(kept < n)) {
         if (b.overflow == RT_OVERFLOW_CLOSE) {
@@ -194,6 +201,7 @@ int rt_mailbox_push_to(rt_mailbox *mb, uint32_t generation, rt_chain *chain, boo
     first = chain->first;
     rt_pile_push(&mb->pile, &first->link, &chain->last->link);   /* step 3; C */
     memset(chain, 0, sizeof *chain);
+    RT_MAILBOX_PAUSE();
     rt_ready_fire(&mb->ready);                                   /* D */
     return RT_OK;
 }

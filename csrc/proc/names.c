@@ -249,15 +249,14 @@ static uint32_t cell_new(rt_names *n, int *rc) {
     return i;
 }
 
-/* Puts a cell and the rest of its name on the free list. */
+/* Puts a cell and the rest of its name on the free list, as the row they are. */
 static void cells_free(rt_names *n, uint32_t i) {
-    while (i) {
-        cell *c = cell_at(n, i);
-        uint32_t more = GET(c->more);
-        SET(c->more, n->free);
-        n->free = i;
-        i = more;
-    }
+    cell *last;
+    uint32_t more;
+    if (!i) return;
+    for (last = cell_at(n, i); (more = GET(last->more)); last = cell_at(n, more)) continue;
+    SET(last->more, n->free);
+    n->free = i;
 }
 
 /* Writes the name into a row of new cells; the first one's number or 0 with *rc. */

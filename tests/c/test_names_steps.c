@@ -101,8 +101,9 @@ static void test_on_a_dropped_cell(void) {
     at_pause(0, drop_x);
     CHECK_INT(steps_find(n, text(y)), 2);
     CHECK(steps == NULL);
-    at_pause(0, move_x);
     put(x, 1);
+    pick(z, 63, 5, false);
+    at_pause(0, move_x);
     CHECK_INT(steps_find(n, text(x)), 0);   /* x itself goes while it is looked up */
     steps_free(n);
 }

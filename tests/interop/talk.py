@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any
 
 from interop.erlang import ErlangNode
-from router import Atom, Mailbox, Node
+from router import Atom, Mailbox, Node, etf
 
 PATIENCE = 20.0
 
@@ -16,6 +17,11 @@ PATIENCE = 20.0
 def quoted(name: str) -> str:
     """An atom in Erlang's notation."""
     return f"'{name}'"
+
+
+async def answer(submitted: Future[bytes]) -> Any:
+    """What an evaluation that was begun with `submit` came to."""
+    return etf.decode(await asyncio.wrap_future(submitted))
 
 
 async def down(box: Mailbox, name: str) -> None:
@@ -35,23 +41,21 @@ async def separated(node: Node, erl: ErlangNode) -> AsyncIterator[None]:
         await erl.aeval("erlang:monitor_node(Node, true)", Node=Atom(node.name))
         yield
         await down(box, erl.name)
-        assert await asyncio.wrap_future(gone) == b"\x83w\x02ok"
+        assert await answer(gone) == "ok"
 
 
 async def both_ways(node: Node, erl: ErlangNode) -> None:
     """A message each way, by pid."""
     with node.mailbox() as box:
-        asked = asyncio.ensure_future(
-            erl.aeval(
-                "Box ! {self(), hello},"
-                " receive Answer -> Answer =:= <<\"hello back\">> after 20000 -> nothing end",
-                Box=box.pid,
-            )
+        asked = erl.submit(
+            "Box ! {self(), hello},"
+            " receive Answer -> Answer =:= <<\"hello back\">> after 20000 -> nothing end",
+            Box=box.pid,
         )
         pid, hello = await box.receive(PATIENCE)
         assert hello == "hello"
         node.send(pid, b"hello back")
-        assert await asked is True
+        assert await answer(asked) is True
 
 
 async def flags(erl: ErlangNode, node: Node) -> Any:

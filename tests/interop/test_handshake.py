@@ -12,7 +12,7 @@ import pytest
 
 from fault.proxy import Proxy
 from interop.erlang import Epmd, ErlangNode, Nodes
-from interop.talk import PATIENCE, both_ways, down, flags, quoted, separated
+from interop.talk import PATIENCE, answer, both_ways, down, flags, quoted, separated
 from router import Atom, HandshakeError, NameTaken, Node, NodeDown, NotAllowed
 
 # Who connects
@@ -183,7 +183,6 @@ async def test_a_visible_node(erlang: Nodes, name: str, who: str) -> None:
         # `global` meets the new node and finds nobody of its kind there. It must not part the
         # nodes for that, nor keep those that know each other from agreeing.
         for erl in (a, b):
-            assert await erl.aeval("global:sync()") == "ok"
             assert await erl.aeval("talk:gone(Node, 3000)", Node=Atom(name)) == "timeout"
             assert await flags(erl, node) == "visible"
         registered = "global:register_name(N, self()) =:= yes andalso global:whereis_name(N)"
@@ -297,7 +296,7 @@ async def test_both_connect_at_once(talker: ErlangNode, mine: str) -> None:
             seen, pid = await box.receive(PATIENCE)
             assert seen == round_
             node.send(pid, (round_, Atom("back")))
-            assert await asyncio.wrap_future(theirs) == b"\x83w\x04true"
+            assert await answer(theirs) is True
             assert await flags(talker, node) == "hidden"
             async with separated(node, talker):
                 node.disconnect(talker.name)
@@ -326,7 +325,7 @@ async def test_a_new_connection_while_theirs_of_us_still_stands(
         async with Node(name) as second:
             assert second.creation != before
             await second.connect(talker.name)
-            assert await asyncio.wrap_future(watching) == b"\x83w\x02ok"
+            assert await answer(watching) == "ok"
             await both_ways(second, talker)
             await talker.aeval("Old ! to_the_dead, ok", Old=old)
             assert second.nodes() == [talker.name]

@@ -373,6 +373,8 @@ def test_keys_of_one_hash_do_not_stall_the_decoder(keys: list[int]) -> None:
     data = b"\x83t" + u32(len(keys)) + b"".join(etf.encode(k)[1:] + b"j" for k in keys)
     term = etf.decode(data)
     assert len(term) == len(keys)
+    # A dict of them would take quadratic time.
+    assert type(term) is etf.Map
     assert keys[-1] in term
     assert etf.encode(term) == data
 
