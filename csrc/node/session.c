@@ -79,10 +79,11 @@ static void session_end(rt_session *l, int rc, int sys, const char *text)
         atomic_fetch_add_explicit(&p->count.failures, 1, memory_order_relaxed); /* a counter */
         rt_signal_peer_down(&n->route, p);
         rt_events_put(&n->events, RT_EVENT_FAILED, p->name, rc, sys, lost, text);
-    } else if (!l->initiator) {
+    }
+    /* Also when somebody here waits for the peer: it was the peer who came. */
+    if (l->state != RT_SESSION_UP && !l->initiator)
         rt_events_put(&n->events, RT_EVENT_REFUSED, p ? p->name : rt_slice_of(NULL, 0), rc, sys, 0,
                       text);
-    }
     session_free(l);
 }
 

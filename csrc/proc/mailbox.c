@@ -173,6 +173,11 @@ static uint32_t admit_bytes(rt_mailbox *mb, const rt_chain *c, uint32_t admitted
     return k;
 }
 
+static bool passed(const bounds *b) {
+    return (b->limit && b->level > b->limit) ||
+           (b->limit_bytes && b->level_bytes > b->limit_bytes);
+}
+
 int rt_mailbox_push_to(rt_mailbox *mb, uint32_t generation, rt_chain *chain, bool *over) {
     bounds b;
     uint32_t n = chain->count, admitted, kept = 0;
@@ -194,9 +199,7 @@ int rt_mailbox_push_to(rt_mailbox *mb, uint32_t generation, rt_chain *chain, boo
         rt_chain_cut(chain, kept);
         if (kept < admitted) give_back(mb, admitted - kept);
     }
-    if (over)
-        *over = b.overflow == RT_OVERFLOW_PAUSE && ((b.limit && b.level > b.limit) ||
-                                                    (b.limit_bytes && b.level_bytes > b.limit_bytes));
+    if (over) *over = b.overflow == RT_OVERFLOW_PAUSE && passed(&b);
     if (kept == 0) return RT_OK;
     first = chain->first;
     rt_pile_push(&mb->pile, &first->link, &chain->last->link);   /* step 3; C */
@@ -279,7 +282,8 @@ void rt_mailbox_bind(rt_mailbox *mb, rt_notifier *n) {
     mb->notifier = n;
 }
 
-void rt_mailbox_limit(rt_mailbox *mb, uint32_t messages, uint64_t bytes, enum rt_overflow overflow) {
+void rt_mailbox_limit(rt_mailbox *mb, uint32_t messages, uint64_t bytes,
+                      enum rt_overflow overflow) {
     if (messages > RT_MAILBOX_MESSAGES_MAX) messages = RT_MAILBOX_MESSAGES_MAX;
     if (!messages && !bytes) overflow = RT_OVERFLOW_NONE;
     atomic_store_explicit(&mb->limit, messages, memory_order_relaxed);

@@ -88,7 +88,8 @@ bool rt_mailbox_arm(rt_mailbox *mb);
  * old one's list is taken back: look into the box after it. Consumer only. */
 void rt_mailbox_bind(rt_mailbox *mb, rt_notifier *n);
 /* messages, bytes: 0 for none. May change at any time; acts on later pushes. */
-void rt_mailbox_limit(rt_mailbox *mb, uint32_t messages, uint64_t bytes, enum rt_overflow overflow);
+void rt_mailbox_limit(rt_mailbox *mb, uint32_t messages, uint64_t bytes,
+                      enum rt_overflow overflow);
 /* Refuses further pushes; what was accepted can still be popped. Wakes. */
 void rt_mailbox_close(rt_mailbox *mb);
 bool rt_mailbox_closed(const rt_mailbox *mb);

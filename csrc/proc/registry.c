@@ -250,8 +250,8 @@ int rt_process_exit(rt_registry *r, rt_pid pid, rt_slice reason) {
     if (won) {
         /* Relaxed: published by the gate; partner of rt_mailbox_closed. */
         atomic_store_explicit(&p->reason, m, memory_order_relaxed);
+        unname_locked(r, p);         /* first: who sees it dead finds no name (R4) */
         rt_mailbox_end(&p->mailbox, serial_of(pid));     /* true: only here, under the lock */
-        unname_locked(r, p);
         atomic_fetch_sub_explicit(&r->count, 1, memory_order_relaxed);
     }
     unlock(r);

@@ -19,8 +19,8 @@
  *   R1 a slot's generation grows by one with each process (and wraps after 2^32);
  *   R2 exactly one exit wins per process: it ends the gate's `alive` under the lock;
  *   R3 a slot is free or in limbo, or owned by one owner, never two of these;
- *   R4 death and loss of the name are one step under the lock: there a name's pid
- *      is alive, and nobody sees a name after its exit has returned.
+ *   R4 exit takes the name away before the life, in one go under the lock: there a
+ *      name's pid is alive, and who has seen a process dead does not find its name.
  * Threads:
  *   operation                     | may run with | needs
  *   lookup, whereis, name_of      | everything   | nothing; writes no shared line
@@ -91,7 +91,8 @@ size_t rt_registry_name_of(rt_registry *r, rt_pid pid, uint8_t *out);
 /* Calls f for each living process / each name, under the lock: a consistent
  * snapshot, except that processes may die meanwhile. f must not call back. */
 void rt_registry_each(rt_registry *r, void (*f)(void *arg, rt_process *p), void *arg);
-void rt_registry_each_name(rt_registry *r, void (*f)(void *arg, rt_slice name, rt_pid pid), void *arg);
+void rt_registry_each_name(rt_registry *r, void (*f)(void *arg, rt_slice name, rt_pid pid),
+                           void *arg);
 uint32_t rt_registry_count(const rt_registry *r);       /* living processes */
 /* Messages that were accepted and never read: their process was released. */
 uint64_t rt_registry_lost(const rt_registry *r);

@@ -39,9 +39,11 @@ int rt_relations_add(rt_relations *r, const rt_relation *rel);
 int rt_relations_remove_link(rt_relations *r, rt_pid local, rt_slice remote);
 bool rt_relations_has_link(rt_relations *r, rt_pid local, rt_slice remote);
 /* Removes the one of that kind and ref, and hands it over in *out (may be NULL: freed). */
-int rt_relations_remove_ref(rt_relations *r, enum rt_relation_kind kind, rt_slice ref, rt_relation **out);
+int rt_relations_remove_ref(rt_relations *r, enum rt_relation_kind kind, rt_slice ref,
+                            rt_relation **out);
 /* Finds the local process an alias or monitor belongs to, 0 for none. */
-rt_pid rt_relations_find_ref(rt_relations *r, enum rt_relation_kind kind, rt_slice ref, uint32_t *flags);
+rt_pid rt_relations_find_ref(rt_relations *r, enum rt_relation_kind kind, rt_slice ref,
+                             uint32_t *flags);
 /* All of one process (any kind), or all LINK, MONITOR_OUT and MONITOR_IN with
  * one peer (not 0, which is this node), out of the table, as a list in the order
  * they were added. */

@@ -140,16 +140,22 @@ static int to_alias(rt_inbound *in, rt_peer *peer, rt_slice alias, rt_slice payl
     return deliver(in, peer, to, payload);
 }
 
-/* An alias is named like a reference of this node or a pid of it. */
+static int altact_exit(rt_inbound *in, const rt_control *c, rt_slice reason)
+{
+    rt_pid to = 0;
+    uint32_t flags;
+    rt_slice from = c->from, alias = c->to;
+    int rc = canonical(in, 0, &from);
+    if (rc == RT_OK && c->to_alias) rc = canonical(in, 1, &alias);
+    if (rc < 0) return rc;
+    if (c->to_alias) to = rt_relations_find_ref(in->route->relations, RT_REL_ALIAS, alias, &flags);
+    else if (rt_route_local(in->route, c->to, &to) < 0) to = 0;
+    return to ? rt_signal_got_exit(in->route, to, from, reason, false) : RT_OK;
+}
+
 static int altact(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice payload)
 {
-    if (c->id & RT_ALTACT_EXIT) {
-        rt_pid to;
-        rt_slice from = c->from;
-        int rc = canonical(in, 0, &from);
-        if (rc < 0 || rt_route_local(in->route, c->to, &to) < 0) return rc;
-        return rt_signal_got_exit(in->route, to, from, payload, false);
-    }
+    if (c->id & RT_ALTACT_EXIT) return altact_exit(in, c, payload);
     if (c->to_alias) return to_alias(in, peer, c->to, payload);
     if (c->to_name) return to_name(in, peer, c->to, payload);
     return to_pid(in, peer, c, payload);
@@ -188,7 +194,8 @@ static int signal(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice p
         rc = canonical(in, 0, &from);
     if (rc == RT_OK && ref.n) rc = canonical(in, 1, &ref);
     if (rc < 0) return rc;
-    bool here = !c->to_name && !c->to_alias && rt_route_local(r, c->to, &to) == RT_OK;
+    bool here = c->to.n > 0 && !c->to_name && !c->to_alias &&
+                rt_route_local(r, c->to, &to) == RT_OK;
     switch (c->op) {
     case RT_OP_LINK:
         return rt_signal_got_link(r, peer, from, c->to);

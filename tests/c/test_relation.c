@@ -170,11 +170,19 @@ static rt_relation of_slot(uint32_t i, char *buf) {
     rt_slice s = rt_slice_of(buf, (size_t)snprintf(buf, 20, "%u", i / 4 % 500));
     /* The same bytes for different kinds, and for links of different processes. */
     rel.local = 1 + i / 4 / 500;
-    if (i % 4) rel.local = 1 + i % PROCESSES, s = rt_slice_of(buf, (size_t)snprintf(buf, 20, "%u", i / 4));
-    if (i % 4) rel.ref = s;
-    else rel.remote = s;
+    if (i % 4) {
+        rel.local = 1 + i % PROCESSES;
+        rel.ref = rt_slice_of(buf, (size_t)snprintf(buf, 20, "%u", i / 4));
+    } else {
+        rel.remote = s;
+    }
     rel.peer = i % 7 % PEERS;
     return rel;
+}
+
+static int remove_one(rt_relations *r, const rt_relation *rel) {
+    if (rel->kind == RT_REL_LINK) return rt_relations_remove_link(r, rel->local, rel->remote);
+    return rt_relations_remove_ref(r, rel->kind, rel->ref, NULL);
 }
 
 static void check_taken(rt_relation *list, bool by_peer, uint64_t key) {
@@ -214,9 +222,7 @@ static void test_model(void) {
             CHECK(rc == (slots[i].in ? RT_EEXIST : RT_OK) || (rc == RT_ENOMEM && step % 50 < 3));
             if (rc == RT_OK) slots[i] = (model){true, rel.local, rel.peer, step};
         } else {
-            int rc = rel.kind == RT_REL_LINK
-                         ? rt_relations_remove_link(r, rel.local, rel.remote)
-                         : rt_relations_remove_ref(r, rel.kind, rel.ref, NULL);
+            int rc = remove_one(r, &rel);
             CHECK_INT(rc, slots[i].in ? RT_OK : RT_ENOENT);
             slots[i].in = false;
         }
@@ -245,9 +251,7 @@ static void race_run(void *arg, unsigned number, stress_random *random) {
         rt_relation *list = NULL;
         uint32_t dice = stress_below(random, 100);
         if (dice < 55) t->added += rt_relations_add(t->r, &rel) == RT_OK;
-        else if (dice < 96) gone = (rel.kind == RT_REL_LINK
-                                        ? rt_relations_remove_link(t->r, rel.local, rel.remote)
-                                        : rt_relations_remove_ref(t->r, rel.kind, rel.ref, NULL)) == RT_OK;
+        else if (dice < 96) gone = remove_one(t->r, &rel) == RT_OK;
         else if (dice < 98) list = rt_relations_take_process(t->r, rel.local);
         else list = rt_relations_take_peer(t->r, 1 + dice % PEERS);
         for (rt_relation *at = list; at; at = at->next) gone++;
@@ -267,4 +271,5 @@ static void test_race(void) {
     alarm(0);
 }
 
-TESTS(test_links, test_refs, test_take, test_memory, test_limits, test_no_memory, test_model, test_race)
+TESTS(test_links, test_refs, test_take, test_memory, test_limits, test_no_memory, test_model,
+      test_race)

@@ -277,8 +277,8 @@ class _Control:
             number = next(self._ids)
             self._waiting[number] = answer
             with suppress(OSError):  # the reader tells everybody who waits
-                self._connection.sendall(struct.pack(">II", len(request) + 4, number))
-                self._connection.sendall(request)
+                # In one piece: two would cost a delayed acknowledgement, 40 ms.
+                self._connection.sendall(struct.pack(">II", len(request) + 4, number) + request)
         return answer
 
     def close(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from interop.erlang import ErlangNode
+from interop.erlang import Epmd, ErlangNode
 from router import Atom, Mailbox, Node, etf
 
 PATIENCE = 20.0
@@ -17,6 +19,24 @@ PATIENCE = 20.0
 def quoted(name: str) -> str:
     """An atom in Erlang's notation."""
     return f"'{name}'"
+
+
+def port_of(erl: ErlangNode) -> int:
+    """Where a real node listens."""
+    short = erl.name.partition("@")[0]
+    found = erl.text(f'{{port, P, _}} = erl_epmd:port_please("{short}", {{127,0,0,1}}), P')
+    return int(found)
+
+
+@contextmanager
+def registered(epmd: Epmd, name: str, port: int) -> Iterator[None]:
+    """Has the port mapper send those who look for a name to another port."""
+    body = struct.pack(">BHBBHHH", 120, port, 77, 0, 6, 6, len(name)) + name.encode()
+    body += b"\x00\x00"
+    with socket.create_connection(("127.0.0.1", epmd.port), timeout=PATIENCE) as connection:
+        connection.sendall(struct.pack(">H", len(body)) + body)
+        assert connection.recv(2) in (b"\x76\x00", b"\x79\x00")
+        yield
 
 
 async def answer(submitted: Future[bytes]) -> Any:
@@ -65,3 +85,21 @@ async def flags(erl: ErlangNode, node: Node) -> Any:
         " {true, false} -> visible; {false, true} -> hidden; {false, false} -> nil end",
         N=Atom(node.name),
     )
+
+
+def blob(seed: int, size: int) -> bytes:
+    """Bytes that tell which blob they are and where each stands; talk.erl makes the same."""
+    unit = b"".join(struct.pack(">I", seed + i * 7919 & 0xFFFFFFFF) for i in range(1, 252))
+    return (unit * (size // len(unit) + 1))[:size]
+
+
+def echo(node: Node, name: str) -> Mailbox:
+    """A process that answers {Pid, I, Term} with {I, Term}."""
+    box = node.mailbox(name)
+
+    def answer_all(terms: list[Any]) -> None:
+        for pid, number, term in terms:
+            node.send(pid, (number, term))
+
+    box.on_messages(answer_all)
+    return box

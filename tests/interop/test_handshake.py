@@ -12,7 +12,17 @@ import pytest
 
 from fault.proxy import Proxy
 from interop.erlang import Epmd, ErlangNode, Nodes
-from interop.talk import PATIENCE, answer, both_ways, down, flags, quoted, separated
+from interop.talk import (
+    PATIENCE,
+    answer,
+    both_ways,
+    down,
+    flags,
+    port_of,
+    quoted,
+    registered,
+    separated,
+)
 from router import Atom, HandshakeError, NameTaken, Node, NodeDown, NotAllowed
 
 # Who connects
@@ -167,25 +177,21 @@ async def test_nobody_there(name: str, epmd: Epmd) -> None:
 # Hidden and visible
 
 
-@pytest.mark.parametrize("who", ["python", "erlang"])
-async def test_a_visible_node(erlang: Nodes, name: str, who: str) -> None:
+async def test_a_visible_node(erlang: Nodes, name: str) -> None:
+    """`global` of a real node meets the new one and finds nobody of its kind there. It must not
+    part the nodes for that, nor keep those that know each other from agreeing."""
     a, b = erlang("a"), erlang("b")
     for erl in (a, b):
         erl.load("talk.erl")
     async with Node(name, hidden=False) as node:
-        if who == "python":
-            await node.connect(a.name)
-        else:
-            assert await a.aeval(f"net_kernel:connect_node({quoted(name)})") is True
-        assert await flags(a, node) == "visible"
-        await node.connect(b.name)
+        await node.connect(a.name)
+        assert await b.aeval(f"net_kernel:connect_node({quoted(name)})") is True
         assert await a.aeval(f"net_adm:ping({quoted(b.name)})") == "pong"
-        # `global` meets the new node and finds nobody of its kind there. It must not part the
-        # nodes for that, nor keep those that know each other from agreeing.
+        erlangs = [erl.submit("talk:gone(Node, 3000)", Node=Atom(name)) for erl in (a, b)]
+        assert [await answer(gone) for gone in erlangs] == ["timeout", "timeout"]
         for erl in (a, b):
-            assert await erl.aeval("talk:gone(Node, 3000)", Node=Atom(name)) == "timeout"
             assert await flags(erl, node) == "visible"
-        registered = "global:register_name(N, self()) =:= yes andalso global:whereis_name(N)"
+        registered = "yes = global:register_name(N, self()), global:whereis_name(N)"
         assert (await a.aeval(registered, N=Atom("one"))).node == a.name
         assert await b.aeval("global:trans({lock, self()}, fun() -> done end)") == "done"
         assert sorted(node.nodes()) == [a.name, b.name]
@@ -274,15 +280,79 @@ async def test_ipv6(erlang: Nodes) -> None:
 # Twice
 
 
-@pytest.mark.parametrize("mine", ["aaa", "zzz"], ids=["python is lower", "python is higher"])
-async def test_both_connect_at_once(talker: ErlangNode, mine: str) -> None:
+ORDER = pytest.mark.parametrize("mine", ["aaa", "zzz"], ids=["python lower", "python higher"])
+
+
+@ORDER
+async def test_our_attempt_is_under_way_when_theirs_comes(talker: ErlangNode, mine: str) -> None:
+    """The real node is asked by this one and has not heard it yet; then it asks itself. The
+    attempt of the higher name goes on, and who waited for the other is content with it."""
+    me = f"{mine}@127.0.0.1"
+    with Proxy(("127.0.0.1", port_of(talker))) as proxy:
+        async with Node(me) as node:
+            box = node.mailbox("box")
+            proxy.hold("up")
+            ours = asyncio.create_task(
+                node.connect(talker.name, host="127.0.0.1", port=proxy.port)
+            )
+            # The first words are in the proxy's hands, at the latest, when it has a connection.
+            await asyncio.to_thread(proxy.wait_until, lambda: proxy.open_connections() == 1)
+            node.send(("nobody", talker.name), 1)
+            theirs = talker.submit(
+                "{box, Node} ! early, net_kernel:connect_node(Node)", Node=Atom(me)
+            )
+            if mine == "aaa":
+                assert await answer(theirs) is True
+            else:
+                # `nok` was said; what the real node does with that shows when it may go on.
+                await asyncio.to_thread(proxy.release, "up")
+                assert await answer(theirs) is True
+            await ours
+            assert node.nodes() == [talker.name]
+            assert await box.receive(PATIENCE) == "early"
+            await both_ways(node, talker)
+            proxy.release("up")
+            assert node.stats()[0]["connects"] == 1
+            assert node.stats()[0]["dropped_out"] == 0
+
+
+@ORDER
+async def test_their_attempt_is_under_way_when_ours_comes(
+    talker: ErlangNode, epmd: Epmd, mine: str
+) -> None:
+    me = f"{mine}@127.0.0.1"
+    async with Node(me, epmd="none") as node:
+        box = node.mailbox("box")
+        with Proxy(("127.0.0.1", node.port)) as proxy, registered(epmd, mine, proxy.port):
+            proxy.hold("up")
+            theirs = talker.submit(
+                "{box, Node} ! early, net_kernel:connect_node(Node)", Node=Atom(me)
+            )
+            await asyncio.to_thread(proxy.wait_until, lambda: proxy.open_connections() == 1)
+            ours = asyncio.create_task(
+                node.connect(talker.name, host="127.0.0.1", port=port_of(talker))
+            )
+            if mine == "zzz":
+                await ours
+            proxy.release("up")
+            await ours
+            assert await answer(theirs) is True
+            assert node.nodes() == [talker.name]
+            assert await box.receive(PATIENCE) == "early"
+            await both_ways(node, talker)
+            assert node.stats()[0]["connects"] == 1
+
+
+@ORDER
+@pytest.mark.parametrize("rounds", [15, pytest.param(300, marks=pytest.mark.slow)])
+async def test_both_connect_at_once(talker: ErlangNode, mine: str, rounds: int) -> None:
     """Whoever wins, there is one connection, and what was sent after a connect arrives."""
     rng = random.Random(mine)
     me = f"{mine}@127.0.0.1"
-    async with Node(me, cookie=talker.cookie) as node:
+    async with Node(me) as node:
         box = node.mailbox("box")
-        for round_ in range(40):
-            moment = time.time_ns() // 1000 + 15_000
+        for round_ in range(rounds):
+            moment = time.time_ns() // 1000 + 8_000
             theirs = talker.submit(
                 "true = talk:connect_at(Node, Moment), {box, Node} ! {I, self()},"
                 " receive Answer -> Answer =:= {I, back} after 20000 -> nothing end",
@@ -302,7 +372,7 @@ async def test_both_connect_at_once(talker: ErlangNode, mine: str) -> None:
                 node.disconnect(talker.name)
             assert box.waiting == 0
         (row,) = node.stats()
-        assert row["connects"] == 40
+        assert row["connects"] == rounds
         assert row["dropped_in"] == row["dropped_out"] == 0
 
 
@@ -311,9 +381,7 @@ async def test_a_new_connection_while_theirs_of_us_still_stands(
 ) -> None:
     """This node went away without a word and comes back: the real one says `alive` and gives up
     the connection that is dead."""
-    port = int(talker.text(f'{{port, P, _}} = erl_epmd:port_please("{short(talker)}",'
-                           " {127,0,0,1}), P"))  # fmt: skip
-    with Proxy(("127.0.0.1", port)) as proxy:
+    with Proxy(("127.0.0.1", port_of(talker))) as proxy:
         async with Node(name, epmd="none") as first:
             await first.connect(talker.name, host="127.0.0.1", port=proxy.port)
             before = first.creation
@@ -336,9 +404,7 @@ async def test_a_new_connection_while_ours_of_them_still_stands(
 ) -> None:
     """The real node was killed and its end did not get here; it starts again and connects."""
     erl = erlang("phoenix")
-    port = int(erl.text(f'{{port, P, _}} = erl_epmd:port_please("{short(erl)}",'
-                        " {127,0,0,1}), P"))  # fmt: skip
-    with Proxy(("127.0.0.1", port)) as proxy:
+    with Proxy(("127.0.0.1", port_of(erl))) as proxy:
         async with Node(name) as node:
             box = node.mailbox("box")
             node.monitor_nodes(box)
@@ -385,7 +451,3 @@ async def test_pids_of_an_earlier_life_of_erlang_reach_nobody(erlang: Nodes, nam
             ref = box.monitor(old)
             assert await box.receive(PATIENCE) == ("DOWN", ref, "process", old, "noproc")
         await both_ways(node, erl)
-
-
-def short(erl: ErlangNode) -> str:
-    return erl.name.partition("@")[0]

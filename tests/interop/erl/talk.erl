@@ -2,8 +2,9 @@
 %% process receives is checked here, with =:=.
 -module(talk).
 -export([echo/1, bounce/3, sender/1, await_node/2, gone/2, connect_at/2]).
--export([pump/3, pump_many/4, count_from/3, counter/2, blobs/3, check_blob/1, blob/2]).
--export([every_kind/0, die_linked/2, sleeper/0, hold/2]).
+-export([pump/3, pump_many/4, counter/2, send_blobs/2, judge_blobs/2, judge_many/3, verdict/1]).
+-export([blob/2, named/2, every_kind/0, same/2]).
+-export([die_linked/2, sleeper/0, hold/2]).
 
 -define(PATIENCE, 30000).
 
@@ -25,7 +26,6 @@ echo_loop() ->
 
 %% Sends each term to To as {self(), I, Term}; the {I, Term} that come back must be the same.
 %% Gives those that were not.
-bounce(_, [], _) -> [];
 bounce(To, Terms, From) ->
     [To ! {self(), I, T} || {I, T} <- lists:zip(lists:seq(From, From + length(Terms) - 1), Terms)],
     bounced(Terms, From).
@@ -78,13 +78,13 @@ pump(To, N, Extra) -> pump(To, 1, N, Extra).
 pump(_, I, N, _) when I > N -> ok;
 pump(To, I, N, Extra) -> To ! {seq, I, Extra}, pump(To, I + 1, N, Extra).
 
-%% Several processes, each sending Count blobs of Size to one of Tos in turn: {Who, I, Blob}.
+%% Several processes, each sending Count blobs of Size to one of Tos: {Who, I, Size, Blob}.
 pump_many(Tos, Senders, Count, Size) ->
     Caller = self(),
     Pids = [spawn_link(fun() ->
         To = lists:nth(1 + W rem length(Tos), Tos),
         receive go -> ok end,
-        [To ! {W, I, blob(W * 1000 + I, Size)} || I <- lists:seq(1, Count)],
+        [To ! {W, I, Size, blob(W * 1000 + I, Size)} || I <- lists:seq(1, Count)],
         Caller ! {done, self()}
     end) || W <- lists:seq(1, Senders)],
     [P ! go || P <- Pids],
@@ -92,15 +92,7 @@ pump_many(Tos, Senders, Count, Size) ->
     ok.
 
 %% A process, registered as Name, that expects {seq, I, _} for I = 1..N in order.
-counter(Name, N) ->
-    Caller = self(),
-    Pid = spawn(fun() ->
-        register(Name, self()),
-        Caller ! {ready, self()},
-        Verdict = count_from(1, N, ?PATIENCE),
-        receive {verdict, From} -> From ! {self(), Verdict} end
-    end),
-    receive {ready, Pid} -> Pid end.
+counter(Name, N) -> served(Name, fun() -> count_from(1, N, ?PATIENCE) end).
 
 count_from(I, N, _) when I > N -> {ok, N};
 count_from(I, N, Patience) ->
@@ -110,26 +102,85 @@ count_from(I, N, Patience) ->
     after Patience -> {expected, I, got, nothing}
     end.
 
-%% Bytes that tell which blob they are and where each stands.
-blob(_, 0) -> <<>>;
+%% Bytes that tell which blob they are and where each stands; talk.py makes the same.
 blob(Seed, Size) ->
-    Unit = << <<(erlang:phash2({Seed, I})):32>> || I <- lists:seq(1, 251) >>,
-    Whole = binary:copy(Unit, Size div byte_size(Unit) + 1),
-    binary:part(Whole, 0, Size).
+    Unit = << <<(Seed + I * 7919):32>> || I <- lists:seq(1, 251) >>,
+    binary:part(binary:copy(Unit, Size div byte_size(Unit) + 1), 0, Size).
 
 check_blob({Seed, Size, Blob}) -> Blob =:= blob(Seed, Size).
 
-%% Receives Count {Seed, Size, Blob}; gives the seeds of those that came wrong.
-blobs(0, _, Wrong) -> Wrong;
-blobs(Count, Patience, Wrong) ->
+%% Sends {Seed, Size, Blob} of each size; the seed is the size.
+send_blobs(To, Sizes) ->
+    [To ! {Size, Size, blob(Size, Size)} || Size <- Sizes],
+    ok.
+
+%% A registered process that checks Count blobs and answers {verdict, From}.
+judge_blobs(Name, Count) ->
+    served(Name, fun() -> blobs(Count, []) end).
+
+blobs(0, Wrong) -> {wrong, Wrong};
+blobs(Count, Wrong) ->
     receive
         {Seed, Size, Blob} ->
             case check_blob({Seed, Size, Blob}) of
-                true -> blobs(Count - 1, Patience, Wrong);
-                false -> blobs(Count - 1, Patience, [Seed | Wrong])
+                true -> blobs(Count - 1, Wrong);
+                false -> blobs(Count - 1, [{Seed, Size} | Wrong])
             end
-    after Patience -> [missing, Count | Wrong]
+    after ?PATIENCE -> {missing, Count, wrong, Wrong}
     end.
+
+%% Blobs {Who, I, Size, Blob} of several senders: each sender's come in order, and whole.
+judge_many(Name, Senders, Count) ->
+    served(Name, fun() -> many(Senders * Count, #{}) end).
+
+many(0, Last) -> {ok, lists:usort(maps:values(Last))};
+many(Left, Last) ->
+    receive
+        {Who, I, Size, Blob} ->
+            case {maps:get(Who, Last, 0) + 1, blob(Who * 1000 + I, Size)} of
+                {I, Blob} -> many(Left - 1, Last#{Who => I});
+                {I, _} -> {damaged, Who, I};
+                {Expected, _} -> {order, Who, Expected, I}
+            end
+    after ?PATIENCE -> {missing, Left}
+    end.
+
+%% Runs a judge in a process registered as Name, until somebody asks for its verdict.
+served(Name, Judge) ->
+    Caller = self(),
+    Pid = spawn(fun() ->
+        register(Name, self()),
+        Caller ! {ready, self()},
+        Verdict = Judge(),
+        receive {verdict, From} -> From ! {self(), Verdict} end
+    end),
+    receive {ready, Pid} -> Pid end.
+
+verdict(Pid) ->
+    Ref = monitor(process, Pid),
+    Pid ! {verdict, self()},
+    receive
+        {Pid, Verdict} -> demonitor(Ref, [flush]), Verdict;
+        {'DOWN', Ref, _, _, Reason} -> {died, Reason}
+    end.
+
+%% N processes registered as Prefix1..PrefixN; each waits for {I, Ref} and says so.
+named(Prefix, N) ->
+    Caller = self(),
+    [spawn(fun() ->
+        register(list_to_atom(Prefix ++ integer_to_list(I)), self()),
+        Caller ! {ready, I},
+        receive {I, From} -> From ! {got, I} end
+    end) || I <- lists:seq(1, N)],
+    [receive {ready, I} -> ok end || I <- lists:seq(1, N)],
+    ok.
+
+%% Whether Term is what the expression in Text stands for.
+same(Term, Text) ->
+    {ok, Tokens, _} = erl_scan:string(unicode:characters_to_list(Text) ++ " ."),
+    {ok, Expressions} = erl_parse:parse_exprs(Tokens),
+    {value, Value, _} = erl_eval:exprs(Expressions, []),
+    Value =:= Term.
 
 %% One and more of every kind of term.
 every_kind() ->

@@ -1,0 +1,160 @@
+"""For tests of a live node against hostile and broken peers.
+
+`host` starts nodes without a port mapper, each with a box to send to and an eye on its log.
+A test that takes longer than it may is ended with every thread's stack.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fault.peer import PATIENCE_S, Atom, Link, Peer
+from router import Limits, Node
+
+TEST_SECONDS_MAX = 60.0
+
+
+@pytest.fixture(autouse=True)
+def time_limit() -> Iterator[None]:
+    faulthandler.dump_traceback_later(TEST_SECONDS_MAX, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+class LogLines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+class _Condition:
+    """What Node._wait_for waits for: done as soon as the test's condition holds."""
+
+    error = None
+
+    def __init__(self, holds: Callable[[], bool]) -> None:
+        self._holds = holds
+
+    @property
+    def done(self) -> bool:
+        return self._holds()
+
+
+class Host:
+    """A node under attack."""
+
+    def __init__(self, node: Node, log: LogLines) -> None:
+        self.node = node
+        self.log = log
+        self.news = node.mailbox()
+        node.monitor_nodes(self.news)
+        self.box = node.mailbox("box")
+        self.bystander: Link | None = None
+        self._sent = 0
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def port(self) -> int:
+        return self.node.port
+
+    def until(self, holds: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
+        """Waits for a condition that an event of the node brings about."""
+        if not self.node._wait_for(_Condition(holds), seconds):  # type: ignore[arg-type]
+            raise TimeoutError(f"not in time: {what}\n" + "\n".join(self.log.lines))
+
+    def count(self, pattern: str) -> int:
+        return sum(bool(re.search(pattern, line)) for line in self.log.lines)
+
+    def logged(self, pattern: str, times: int = 1) -> None:
+        self.until(lambda: self.count(pattern) >= times, f"{times} log lines {pattern!r}")
+
+    def up(self, peer: Peer) -> None:
+        assert self.news.get(PATIENCE_S) == ("nodeup", peer.name)
+
+    def down(self, peer: Peer) -> None:
+        assert self.news.get(PATIENCE_S) == ("nodedown", peer.name)
+
+    def connected(self, peer: Peer) -> Link:
+        """A peer that has connected."""
+        link = peer.connect(self.port)
+        self.up(peer)
+        return link
+
+    def flows(self, link: Link) -> None:
+        """One message each way."""
+        self._sent += 1
+        me = link.peer.pid()
+        link.say((6, me, Atom(""), Atom("box")), (Atom("in"), self._sent))
+        assert self.box.get(PATIENCE_S) == ("in", self._sent)
+        self.node.send(me, (Atom("out"), self._sent))
+        control, payload = link.hear()
+        assert control[0] in (2, 22) and control[2] == me
+        assert payload == ("out", self._sent)
+
+    def others_go_on(self) -> None:
+        assert self.bystander is not None
+        self.flows(self.bystander)
+
+
+@pytest.fixture
+def log() -> Iterator[LogLines]:
+    handler = LogLines()
+    logger = logging.getLogger("router")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+Start = Callable[..., Host]
+
+
+@pytest.fixture
+def start(log: LogLines) -> Iterator[Start]:
+    """`start(name=, limits=, **options)` gives a Host whose node runs."""
+    hosts: list[Host] = []
+
+    def begin(name: str = "node@127.0.0.1", **options: Any) -> Host:
+        options.setdefault("limits", Limits(handshake_step_ms=5000, connect_ms=5000))
+        node = Node(name, **{"cookie": "secret", "epmd": "none", **options})
+        node.start_sync()
+        hosts.append(Host(node, log))
+        return hosts[-1]
+
+    yield begin
+    for host in hosts:
+        host.node.stop_sync()
+        if host.bystander is not None:
+            host.bystander.close()
+
+
+@pytest.fixture
+def host(start: Start) -> Host:
+    return start()
+
+
+@pytest.fixture
+def watched(host: Host) -> Host:
+    """A host with another peer connected, whose messages must keep flowing."""
+    host.bystander = host.connected(Peer("bystander@127.0.0.1"))
+    host.others_go_on()
+    return host
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
