@@ -19,6 +19,7 @@ from router import _calls, _core
 from router._core import NodeCore, Notifier
 from router._loop import LoopBinding
 from router.errors import NameTaken, NodeDown, RouterError
+from router.etf import Reference
 from router.limits import Limits
 from router.mailbox import Mailbox
 
@@ -658,6 +659,10 @@ class Node(NodeCore):
         """The Pid registered as `name` on this node, or None."""
         return self._whereis(name)
 
+    def reference(self) -> Reference:
+        """A new Reference of this node, unlike any other, as make_ref() gives."""
+        return self._reference()
+
     # calls -----------------------------------------------------------------------------
 
     def _caller(self) -> _calls.Caller:
@@ -753,9 +758,14 @@ def _numeric(host: str) -> bool:
     return False
 
 
+def default_epmd_port() -> int:
+    """The port of port mappers: the environment's ERL_EPMD_PORT, or 4369."""
+    return int(os.environ.get("ERL_EPMD_PORT") or 4369)
+
+
 def _epmd_port(port: int | None) -> int:
     if port is None:
-        port = int(os.environ.get("ERL_EPMD_PORT") or 4369)
+        port = default_epmd_port()
     if not 0 < port < 65536:
         raise ValueError(f"epmd_port is between 1 and 65535, not {port}")
     return port
