@@ -820,7 +820,7 @@ cdef class MailboxCore:
         memset(&b, 0, sizeof(b))
         try:
             if reason is None:
-                rt_buf_put(&b, <const void *>b"w\x06normal", 8)
+                rt_buf_put(&b, <const char *>b"w\x06normal", 8)  # the atom
             else:
                 rt_py_encode(self.codec, reason, &b)
             rt_signal_terminate(self.node.route, self.local, rt_slice_of(b.p, b.n))

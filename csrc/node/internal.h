@@ -25,9 +25,9 @@ typedef struct rt_session {
     rt_conn conn;
     bool conn_open;              /* conn is initialised */
     rt_node *node;
-    rt_peer *peer;               /* NULL: an incoming one that has not said its name */
+    rt_peer *peer;               /* NULL: an incoming one of whom nothing is proved */
     enum rt_session_state state;
-    bool initiator, replaces;
+    bool initiator;
     rt_handshake *hs;            /* until the connection is up */
     rt_timer timer;
     struct rt_attempt *attempt;  /* while connecting out */

@@ -53,6 +53,13 @@ static void session_free(rt_session *l)
     rt_free(l);
 }
 
+/* Who the other side is, or says it is; empty when it has not said so. */
+static rt_slice name_of(const rt_session *l)
+{
+    if (l->peer) return l->peer->name;
+    return l->hs ? rt_slice_of(l->hs->peer_name, l->hs->peer_name_len) : rt_slice_of(NULL, 0);
+}
+
 /* The session is over, whatever it was: tells whom it concerns and frees it. Its
  * stream is closed already. */
 static void session_end(rt_session *l, int rc, int sys, const char *text)
@@ -82,8 +89,7 @@ static void session_end(rt_session *l, int rc, int sys, const char *text)
     }
     /* Also when somebody here waits for the peer: it was the peer who came. */
     if (l->state != RT_SESSION_UP && !l->initiator)
-        rt_events_put(&n->events, RT_EVENT_REFUSED, p ? p->name : rt_slice_of(NULL, 0), rc, sys, 0,
-                      text);
+        rt_events_put(&n->events, RT_EVENT_REFUSED, name_of(l), rc, sys, 0, text);
     session_free(l);
 }
 
@@ -197,18 +203,31 @@ static void session_timer(rt_timer *t)
 
 /* --- handshake ---------------------------------------------------------- */
 
+/* The peer has proved who it is: from now on this session stands for it. */
+static int claim_peer(rt_session *l)
+{
+    int rc = l->peer ? RT_OK : rt_peers_get(l->node->route.peers, name_of(l), &l->peer);
+    if (rc < 0) return rc;
+    rt_session *other = l->peer->session;
+    if (other && other != l) {
+        if (other->state != RT_SESSION_UP) { /* an attempt of ours; what waits stays queued */
+            other->peer = NULL;
+            rt_session_close(other, RT_ENOK);
+        } else { /* the peer said that the old connection is dead */
+            rt_session_close(other, RT_ECLOSED);
+        }
+    }
+    l->peer->session = l;
+    return RT_OK;
+}
+
 static int session_up(rt_session *l)
 {
     rt_node *n = l->node;
+    int rc = claim_peer(l);
+    if (rc < 0) return rc;
     rt_peer *p = l->peer;
-    rt_session *old = p->session;
-    if (old && old != l) {
-        /* The peer said that the old connection is dead. */
-        RT_ASSERT(l->replaces);
-        rt_session_close(old, RT_ECLOSED);
-    }
-    p->session = l;
-    int rc = rt_peer_up(p, rt_handshake_common(l->hs), l->hs->peer_creation, &n->route.limits);
+    rc = rt_peer_up(p, rt_handshake_common(l->hs), l->hs->peer_creation, &n->route.limits);
     if (rc < 0) return rc;
     rc = rt_conn_use_queue(&l->conn, &p->out);
     if (rc < 0) return rc;
@@ -235,65 +254,39 @@ static int write_out(rt_session *l, rt_buf *out)
     return out->n ? rt_conn_send(&l->conn, out->p, out->n) : RT_OK;
 }
 
-/* What to say to a peer that introduced itself. */
-static int answer_for(rt_session *l, rt_slice name, rt_peer **peer, enum rt_hs_answer *answer)
+/* What to say to somebody who introduces itself so. Anybody can use any name until
+ * the digests are checked: so far no peer is made for it, no attempt of ours ends
+ * for it, and several may try at once. */
+static enum rt_hs_answer answer_for(rt_node *n, rt_slice name, const rt_peer *peer)
 {
-    rt_node *n = l->node;
-    *answer = RT_HS_NOT_ALLOWED;
-    *peer = NULL;
-    if (rt_slice_eq(name, n->route.name)) return RT_OK;
-    int rc = rt_peers_get(n->route.peers, name, peer);
-    if (rc == RT_EINVAL || rc == RT_ELIMIT) return RT_OK;
-    if (rc < 0) return rc;
-    rt_session *other = (*peer)->session;
+    if (!peer)
+        return rt_peers_count(n->route.peers) < n->route.limits.peers_max ? RT_HS_OK
+                                                                          : RT_HS_NOT_ALLOWED;
+    const rt_session *other = peer->session;
+    if (!other || other->state == RT_SESSION_AWAIT) return RT_HS_OK;
+    if (other->state == RT_SESSION_UP) return RT_HS_SAY_ALIVE;
+    if (other->state < RT_SESSION_HANDSHAKE) return RT_HS_OK;
     size_t k = name.n < n->route.name.n ? name.n : n->route.name.n;
     int order = memcmp(n->route.name.p, name.p, k);
     bool ours_higher = order ? order > 0 : n->route.name.n > name.n;
-    if (!other || other->state == RT_SESSION_AWAIT) *answer = RT_HS_OK;
-    else if (other->state == RT_SESSION_UP) *answer = RT_HS_SAY_ALIVE;
-    else if (!other->initiator) *answer = RT_HS_NOK;
-    else if (other->state < RT_SESSION_HANDSHAKE) *answer = RT_HS_OK;
-    else *answer = ours_higher ? RT_HS_NOK : RT_HS_OK_SIMULTANEOUS;
-    return RT_OK;
-}
-
-/* This session takes the place of an attempt of ours; what waits stays queued. */
-static void take_over(rt_session *l)
-{
-    rt_session *other = l->peer->session;
-    l->peer->session = l;
-    if (other) {
-        other->peer = NULL;
-        other->initiator = true;
-        rt_session_close(other, RT_ENOK);
-    }
-    pthread_mutex_lock(&l->peer->out.lock);
-    if (rt_peer_state_of(l->peer) == RT_PEER_IDLE)
-        atomic_store_explicit(&l->peer->state, RT_PEER_CONNECTING,
-                              memory_order_relaxed); /* under the lock */
-    pthread_mutex_unlock(&l->peer->out.lock);
+    return ours_higher ? RT_HS_NOK : RT_HS_OK_SIMULTANEOUS;
 }
 
 static int decide(rt_session *l, rt_buf *out)
 {
     rt_node *n = l->node;
-    rt_slice name = rt_slice_of(l->hs->peer_name, l->hs->peer_name_len);
-    enum rt_hs_answer answer;
-    rt_peer *peer;
+    rt_slice name = name_of(l);
     uint8_t cookie[RT_COOKIE_BYTES_MAX];
     size_t cookie_n = n->cookie_n;
-    int rc = answer_for(l, name, &peer, &answer);
-    if (rc < 0) return rc;
+    l->peer = rt_peers_find(n->route.peers, name);
     memcpy(cookie, n->cookie, n->cookie_n);
-    if (peer) {
-        l->peer = peer;
-        pthread_mutex_lock(&peer->out.lock);
-        if (peer->cookie) memcpy(cookie, peer->cookie, cookie_n = peer->cookie_n);
-        pthread_mutex_unlock(&peer->out.lock);
+    if (l->peer) {
+        pthread_mutex_lock(&l->peer->out.lock);
+        if (l->peer->cookie) memcpy(cookie, l->peer->cookie, cookie_n = l->peer->cookie_n);
+        pthread_mutex_unlock(&l->peer->out.lock);
     }
-    if (answer == RT_HS_OK || answer == RT_HS_OK_SIMULTANEOUS) take_over(l);
-    if (answer == RT_HS_SAY_ALIVE) l->replaces = true;
-    rc = rt_handshake_decide(l->hs, answer, rt_slice_of(cookie, cookie_n), out);
+    enum rt_hs_answer answer = answer_for(n, name, l->peer);
+    int rc = rt_handshake_decide(l->hs, answer, rt_slice_of(cookie, cookie_n), out);
     if (rc == RT_OK && answer == RT_HS_NOK) rc = RT_ENOK;
     if (rc == RT_OK && answer == RT_HS_NOT_ALLOWED) rc = RT_ENOTALLOWED;
     return rc;

@@ -248,7 +248,7 @@ def _report(seen: list[Seen]) -> None:
         )  # fmt: skip
     out.print(table)
     out.print(
-        "Messages are {m, Id, 64-byte binary} between two processes of this machine. Rates are the\n"
+        "Messages are {m, Id, 64-byte binary} between processes of this machine. Rates are the\n"
         "receiver's, first to last message. p50, p99: round trips, one at a time. terms: kinds of\n"
         "term sent there and back, compared equal."
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fault.peer import PATIENCE_S, Atom, Link, Peer
+from fault.peer import PATIENCE_S, Atom, Link, Listener, Peer
 from router import Limits, Node
 
 TEST_SECONDS_MAX = 60.0
@@ -48,6 +48,17 @@ class _Condition:
     @property
     def done(self) -> bool:
         return self._holds()
+
+
+class _Attempt:
+    """One who waits for a connection, without blocking the test."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self.error: BaseException | None = None
+
+    def finish(self, error: BaseException | None) -> None:
+        self.done, self.error = True, error
 
 
 class Host:
@@ -92,6 +103,25 @@ class Host:
         link = peer.connect(self.port)
         self.up(peer)
         return link
+
+    def dials(
+        self, listener: Listener, answer: Callable[[Link], None]
+    ) -> BaseException | None:
+        """What becomes of the node's connect while `answer` plays the acceptor."""
+        attempt = self.begin_dialing(listener)
+        with listener.accept() as link:
+            answer(link)
+            self.until(lambda: attempt.done, "the end of connecting")
+        return attempt.error
+
+    def begin_dialing(self, listener: Listener) -> _Attempt:
+        attempt = _Attempt()
+        name = listener.peer.name
+        peer = self.node._prepare(name, "127.0.0.1", listener.port, None)
+        self.node._handle_events()
+        self.node._connecting.setdefault(name, []).append(attempt)  # type: ignore[arg-type]
+        self.node._connect_needed(peer)
+        return attempt
 
     def flows(self, link: Link) -> None:
         """One message each way."""

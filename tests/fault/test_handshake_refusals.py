@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 
 import pytest
 
 from fault.conftest import Host, Start, open_descriptors
-from fault.peer import MANDATORY, MODERN, Flag, Link, Listener, Peer, long, short
+from fault.peer import MANDATORY, MODERN, Flag, Link, Peer, long, short
 from router import HandshakeError, NodeDown, NotAllowed, RouterError
 
 EACH_MANDATORY = [pytest.param(flag, id=str(flag.name)) for flag in Flag if flag in MANDATORY]
@@ -18,29 +17,6 @@ SIMPLE = MODERN & ~Flag.MANDATORY_25_DIGEST  # the digest stands for the mandato
 def expect_refusal(host: Host, link: Link, pattern: str) -> None:
     assert link.end() == "closed"
     host.logged(f"refused a connection from .*: {pattern}")
-
-
-def dials(host: Host, listener: Listener, answer: Callable[[Link], None]) -> BaseException | None:
-    """What becomes of the node's connect while `answer` plays the acceptor."""
-    name = listener.peer.name
-    waiter: list[BaseException | None] = []
-
-    class Call:
-        done = False
-        error = None
-
-        def finish(self, error: BaseException | None) -> None:
-            waiter.append(error)
-
-    node = host.node
-    peer = node._prepare(name, "127.0.0.1", listener.port, None)
-    node._handle_events()
-    node._connecting.setdefault(name, []).append(Call())  # type: ignore[arg-type]
-    node._connect_needed(peer)
-    with listener.accept() as link:
-        answer(link)
-        host.until(lambda: bool(waiter), "the end of connecting")
-    return waiter[0]
 
 
 # Flags
@@ -62,7 +38,7 @@ def test_a_missing_flag_of_an_acceptor(host: Host, flag: Flag) -> None:
         assert link.end() == "closed"
 
     with Peer(flags=SIMPLE & ~flag).listen() as listener:
-        error = dials(host, listener, lacking)
+        error = host.dials(listener, lacking)
     assert isinstance(error, HandshakeError)
     assert str(flag.name) in str(error)
 
@@ -101,7 +77,7 @@ def test_an_acceptor_with_another_cookie(host: Host) -> None:
         assert link.end() == "closed"
 
     with Peer(cookie=b"wrong").listen() as listener:
-        error = dials(host, listener, wrong)
+        error = host.dials(listener, wrong)
     assert isinstance(error, HandshakeError)
     assert "cookie" in str(error)
 
@@ -114,7 +90,7 @@ def test_an_acceptor_that_hangs_up_on_our_digest(host: Host) -> None:
         link.close()
 
     with Peer().listen() as listener:
-        error = dials(host, listener, hang_up)
+        error = host.dials(listener, hang_up)
     assert isinstance(error, HandshakeError)
     assert "cookie" in str(error)
 
@@ -229,7 +205,7 @@ def test_an_acceptor_under_another_name(host: Host) -> None:
         assert link.end() == "closed"
 
     with Peer().listen() as listener:
-        error = dials(host, listener, stranger)
+        error = host.dials(listener, stranger)
     assert isinstance(error, RouterError)
     assert host.node.nodes() == []
 
@@ -258,7 +234,7 @@ def test_a_status_that_ends_it(host: Host, answer: bytes, kind: type[RouterError
         assert link.end() in ("closed", "reset")
 
     with Peer().listen() as listener:
-        error = dials(host, listener, say)
+        error = host.dials(listener, say)
     assert isinstance(error, kind), error
     assert listener.peer.name in str(error)
     host.logged(f"cannot connect to {listener.peer.name}: ")
@@ -274,7 +250,7 @@ def test_nok_from_a_peer_that_never_comes(start: Start) -> None:
         assert link.end() == "closed"
 
     with Peer().listen() as listener:
-        error = dials(host, listener, nok)
+        error = host.dials(listener, nok)
     assert isinstance(error, NodeDown)
     assert host.node.nodes() == []
 
@@ -290,7 +266,7 @@ def test_a_status_that_goes_on(host: Host, status: str) -> None:
         kept.append(link)
 
     with Peer().listen() as listener:
-        assert dials(host, listener, admit) is None
+        assert host.dials(listener, admit) is None
     assert kept
 
 
@@ -368,7 +344,7 @@ def test_the_first_packets_come_with_an_acknowledgement(host: Host) -> None:
         assert host.box.get(5) == b"early"
 
     with Peer().listen() as listener:
-        assert dials(host, listener, answer) is None
+        assert host.dials(listener, answer) is None
 
 
 def test_status_and_challenge_in_one_segment(host: Host) -> None:
@@ -379,7 +355,7 @@ def test_status_and_challenge_in_one_segment(host: Host) -> None:
         host.flows(link)
 
     with Peer().listen() as listener:
-        assert dials(host, listener, answer) is None
+        assert host.dials(listener, answer) is None
 
 
 def test_refusals_leave_nothing_open(host: Host) -> None:

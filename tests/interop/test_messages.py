@@ -202,7 +202,7 @@ async def test_sizes_around_the_fragments_from_python(talker: ErlangNode, name: 
 
 @pytest.mark.parametrize(
     "size",
-    [1_000_000, 10_000_000, pytest.param(100_000_000, marks=pytest.mark.slow)],
+    [1_000_000, 10_000_000, 100_000_000],
 )
 async def test_large_messages(talker: ErlangNode, name: str, size: int) -> None:
     async with Node(name, limits={"queue_bytes_max": 256 << 20}) as node:

@@ -1,0 +1,185 @@
+"""How two systems are compared: adjacent pairs, medians, intervals, and when not to judge.
+
+A *run* is a function that does the work once and gives a `Sample`. Nothing here
+knows what is measured.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from bench import machine
+
+__all__ = [
+    "METRICS",
+    "BenchError",
+    "Comparison",
+    "Ratio",
+    "Run",
+    "Sample",
+    "compare",
+    "percentile",
+    "ratio_of_medians",
+]
+
+PAIRS = 7
+STOLEN_MAX = 0.05
+NOISE_MAX = 0.10
+REPEATS_MAX = 3  # as many pairs again, times this, before a stolen machine is given up
+RESAMPLES = 4000
+
+
+class BenchError(Exception):
+    """A system could not be measured; the text says why."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run. Times in microseconds, rates a second, memory in bytes; None: not taken."""
+
+    messages: int
+    cpu: float
+    """Per message, user and system, of all processes that take part."""
+    rate: float | None = None
+    """At the receiver, from its first message to its last."""
+    sender_cpu: float | None = None
+    receiver_cpu: float | None = None
+    peak: float | None = None
+    more: dict[str, float] = field(default_factory=dict)
+    """Figures of one benchmark alone, such as percentiles; lower is better."""
+
+    def value(self, metric: str) -> float | None:
+        found = self.more.get(metric)
+        if found is not None:
+            return found
+        known: float | None = getattr(self, metric, None)
+        return known
+
+
+Run = Callable[[], Sample]
+
+METRICS = ("cpu", "sender_cpu", "receiver_cpu", "rate", "peak")
+HIGHER_IS_BETTER = frozenset({"rate"})
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Median of ours over median of the peer's, with a 95% interval."""
+
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass
+class Comparison:
+    ours: str
+    peer: str
+    decides: str
+    """The metric that decides."""
+    ratios: dict[str, Ratio]
+    noise: float | None
+    """The peer against itself, ratio of medians of the deciding metric; None: not run."""
+    pairs: int
+    repeated: int
+    """Pairs taken again because the host gave the processors to others."""
+    ours_samples: list[Sample] = field(default_factory=list)
+    peer_samples: list[Sample] = field(default_factory=list)
+    path: str = ""
+    size: int = 0
+
+    @property
+    def quiet(self) -> bool:
+        return self.noise is not None and abs(math.log(self.noise)) <= math.log(1 + NOISE_MAX)
+
+    @property
+    def verdict(self) -> str:
+        """`ahead`, `level`, `behind`, or that the machine is too noisy to judge."""
+        found = self.ratios[self.decides]
+        if not self.quiet:
+            return "too noisy to judge"
+        if self.decides in HIGHER_IS_BETTER:
+            found = Ratio(1 / found.ratio, 1 / found.high, 1 / found.low)
+        if found.high < 1:
+            return "ahead"
+        if found.low > 1:
+            return "behind"
+        return "level"
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least `share` of the values do not exceed."""
+    if not values:
+        raise ValueError("no values")
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def ratio_of_medians(ours: Sequence[float], peer: Sequence[float], seed: int = 1) -> Ratio:
+    """The interval is a percentile bootstrap over pairs: what one pair saw stays together."""
+    if len(ours) != len(peer) or not ours:
+        raise ValueError("pairs are needed")
+    draw = random.Random(seed)
+    places = range(len(ours))
+    found = []
+    for _ in range(RESAMPLES):
+        chosen = draw.choices(places, k=len(places))
+        found.append(
+            statistics.median([ours[i] for i in chosen])
+            / statistics.median([peer[i] for i in chosen])
+        )
+    return Ratio(
+        statistics.median(ours) / statistics.median(peer),
+        percentile(found, 0.025),
+        percentile(found, 0.975),
+    )
+
+
+def _pairs(
+    first: Run, second: Run, pairs: int, times: Callable[[], tuple[int, int]]
+) -> tuple[list[Sample], list[Sample], int]:
+    """Adjacent runs, one of each, until `pairs` were taken on a machine that was ours."""
+    ours: list[Sample] = []
+    theirs: list[Sample] = []
+    repeated = 0
+    while len(ours) < pairs:
+        before = times()
+        a, b = first(), second()
+        if machine.stolen(before, times()) > STOLEN_MAX:
+            repeated += 1
+            if repeated > pairs * REPEATS_MAX:
+                raise BenchError(
+                    f"the host took over {STOLEN_MAX:.0%} of the processors in {repeated} pairs"
+                )
+            continue
+        ours.append(a)
+        theirs.append(b)
+    return ours, theirs, repeated
+
+
+def _values(samples: list[Sample], metric: str) -> list[float]:
+    return [value for s in samples if (value := s.value(metric)) is not None and value > 0]
+
+
+def compare(
+    ours: tuple[str, Run],
+    peer: tuple[str, Run],
+    *,
+    decides: str = "cpu",
+    pairs: int = PAIRS,
+    times: Callable[[], tuple[int, int]] = machine.processor_times,
+) -> Comparison:
+    """The peer against itself first, then ours against the peer; both sides are warm already."""
+    a, b, _ = _pairs(peer[1], peer[1], pairs, times)
+    noise = statistics.median(_values(a, decides)) / statistics.median(_values(b, decides))
+    mine, theirs, repeated = _pairs(ours[1], peer[1], pairs, times)
+    ratios = {}
+    for metric in (*METRICS, *mine[0].more):
+        x, y = _values(mine, metric), _values(theirs, metric)
+        if len(x) == len(y) == pairs:
+            ratios[metric] = ratio_of_medians(x, y)
+    return Comparison(ours[0], peer[0], decides, ratios, noise, pairs, repeated, mine, theirs)

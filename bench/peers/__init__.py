@@ -1,0 +1,17 @@
+"""The programs that take part: each is a process of its own that obeys commands.
+
+A command is one line of words on standard input; an answer is one JSON object
+in one line on standard output. The end of the input ends the process.
+
+    receive FORM COUNT SIZE SENDERS BOXES   {"armed": true}, later {"first", "last", "counted"}
+    connect DESTINATION...                  {"connected": true}
+    send FORM COUNT SIZE SENDER DEST...     {"sent": COUNT}
+    serve COUNT                             {"armed": true}, later {"served": COUNT}
+    ping FORM COUNT SIZE DESTINATION        {"p50", "p99", "p999", "mean"}
+    bulk SIZE DESTINATION, or bulk off      {"bulk": ...}
+
+`receive`: each of BOXES destinations gets COUNT messages, shared by SENDERS.
+SENDER counts from 0; its messages carry the ids SENDER << 40, and up by one.
+first and last are nanoseconds of one clock that all processes share; counted
+is the messages after those that arrived with the first.
+"""

@@ -1,0 +1,183 @@
+"""pyzmq: PUSH to PULL, and a PAIR for round trips; blocking sockets, which cost it least."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import zmq
+
+from bench.peers.control import (
+    MASK,
+    SHIFT,
+    TAG,
+    Wrong,
+    answer,
+    batch,
+    check_payload,
+    now,
+    payload,
+    read_commands,
+    round_trips,
+)
+
+Event = tuple[str, int, bytes]
+QUEUE_BYTES = 16 << 20
+ZERO_COPY_BYTES = 64 << 10  # pyzmq's own COPY_THRESHOLD
+
+
+def limit(size: int, form: str) -> int:
+    """The high-water mark counts messages: one that keeps what waits below 16 MiB."""
+    each = size * batch(size) if form == "batched" else size
+    return max(16, QUEUE_BYTES // each)
+
+
+class Actor:
+    def __init__(self) -> None:
+        self.context = zmq.Context()
+        self.pull = self.context.socket(zmq.PULL)
+        self.pull.set_hwm(QUEUE_BYTES // 64)
+        self.pull_port = self.pull.bind_to_random_port("tcp://127.0.0.1")
+        self.pair = self.context.socket(zmq.PAIR)
+        self.pair_port = self.pair.bind_to_random_port("tcp://127.0.0.1")
+        self.push: dict[str, zmq.Socket[bytes]] = {}
+        self.pairs: dict[str, zmq.Socket[bytes]] = {}
+        self.encode = msgspec.msgpack.Encoder().encode
+        self.decode = msgspec.msgpack.Decoder(Event).decode
+        self.decode_list = msgspec.msgpack.Decoder(list[Event]).decode
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.pull_port}:{self.pair_port}"
+
+    def receive(self, form: str, count: int, size: int, senders: int, boxes: int) -> None:
+        self.pull.set_hwm(limit(size, form))
+        answer(armed=True)
+        if senders > 1:
+            first, last, counted = self.receive_of_many(form, count, size, senders)
+        elif form == "batched":
+            first, last, counted = self.receive_batches(count, size)
+        else:
+            first, last, counted = self.receive_singly(count, size)
+        answer(first=first, last=last, counted=counted)
+
+    def receive_singly(self, count: int, size: int) -> tuple[int, int, int]:
+        recv, decode = self.pull.recv, self.decode
+        first = 0
+        for want in range(count):
+            if size < ZERO_COPY_BYTES:
+                tag, id_, data = decode(recv())
+            else:
+                tag, id_, data = decode(recv(copy=False).buffer)
+            if id_ != want:
+                raise Wrong(f"id {id_}, not {want}")
+            if not first:
+                first = now()
+        last = now()
+        check_payload(tag, data, size)
+        return first, last, count - 1
+
+    def receive_batches(self, count: int, size: int) -> tuple[int, int, int]:
+        recv, decode = self.pull.recv, self.decode_list
+        want = alone = first = 0
+        while want < count:
+            events = decode(recv(copy=False).buffer)
+            if not first:
+                first, alone = now(), len(events)
+            for event in events:
+                if event[1] != want:
+                    raise Wrong(f"id {event[1]}, not {want}")
+                want += 1
+        last = now()
+        check_payload(event[0], event[2], size)
+        return first, last, count - alone
+
+    def receive_of_many(
+        self, form: str, count: int, size: int, senders: int
+    ) -> tuple[int, int, int]:
+        recv = self.pull.recv
+        expected = [sender << SHIFT for sender in range(senders)]
+        got = alone = first = 0
+        events: list[Event] = []
+        while got < count:
+            if form == "batched":
+                events = self.decode_list(recv(copy=False).buffer)
+            else:
+                events = [self.decode(recv())]
+            if not first:
+                first, alone = now(), len(events)
+            for event in events:
+                id_ = event[1]
+                sender = id_ >> SHIFT
+                if id_ != expected[sender]:
+                    raise Wrong(f"id {id_ & MASK} of {sender}, not {expected[sender] & MASK}")
+                expected[sender] += 1
+            got += len(events)
+        last = now()
+        check_payload(events[-1][0], events[-1][2], size)
+        return first, last, count - alone
+
+    def connect(self, *dests: str) -> None:
+        for dest in dests:
+            host, port, _ = dest.split(":")
+            socket = self.context.socket(zmq.PUSH)
+            socket.set_hwm(QUEUE_BYTES // 64)
+            socket.connect(f"tcp://{host}:{port}")
+            self.push[dest] = socket
+        answer(connected=True)
+
+    def send(self, form: str, count: int, size: int, sender: int, *dests: str) -> None:
+        for dest in dests:
+            self.push[dest].set_hwm(limit(size, form))
+        data, encode = payload(size), self.encode
+        sends = [self.push[dest].send for dest in dests]
+        first = sender << SHIFT
+        copy = size < ZERO_COPY_BYTES
+        if form == "batched":
+            step = batch(size)
+            for start in range(first, first + count, step):
+                ids = range(start, min(start + step, first + count))
+                for send in sends:
+                    send(encode([(TAG, i, data) for i in ids]), copy=False)
+        else:
+            for i in range(first, first + count):
+                for send in sends:
+                    send(encode((TAG, i, data)), copy=copy)
+        answer(sent=count)
+
+    def serve(self, count: int) -> None:
+        pair, decode, encode = self.pair, self.decode, self.encode
+        answer(armed=True)
+        for _ in range(count):
+            pair.send(encode(decode(pair.recv())))
+        answer(served=count)
+
+    def ping(self, form: str, count: int, size: int, dest: str) -> None:
+        pair = self.pairs.get(dest)
+        if pair is None:
+            host, _, port = dest.split(":")
+            pair = self.pairs[dest] = self.context.socket(zmq.PAIR)
+            pair.connect(f"tcp://{host}:{port}")
+        data, decode, encode = payload(size), self.decode, self.encode
+        times = []
+        for i in range(count):
+            begin = now()
+            pair.send(encode((TAG, i, data)))
+            _, id_, _ = decode(pair.recv())
+            times.append(now() - begin)
+            if id_ != i:
+                raise Wrong(f"id {id_}, not {i}")
+        answer(**round_trips(times))
+
+
+def main() -> None:
+    actor = Actor()
+    answer(ready=True, address=actor.address)
+    for command, *words in read_commands():
+        values: list[Any] = [int(w) if w.isdigit() else w for w in words]
+        getattr(actor, command)(*values)
+    actor.context.destroy(linger=0)
+
+
+if __name__ == "__main__":
+    main()

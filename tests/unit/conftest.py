@@ -1,0 +1,81 @@
+"""For tests of nodes without Erlang: coroutine tests with a time limit, pairs of nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import inspect
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+import uvloop
+
+from router import Node
+from router.cli.common import free_port
+
+TEST_SECONDS_MAX = 60.0
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+_numbers = itertools.count(1)
+
+Pair = Callable[..., AbstractAsyncContextManager[tuple[Node, Node]]]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Runs `async def test_...` on a loop of its own (the `loop_kind` fixture's, if it asks)."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {n: pyfuncitem.funcargs[n] for n in pyfuncitem._fixtureinfo.argnames}
+
+    async def bounded() -> None:
+        async with asyncio.timeout(TEST_SECONDS_MAX):
+            await pyfuncitem.obj(**arguments)
+
+    kind = pyfuncitem.funcargs.get("loop_kind", "asyncio")
+    with asyncio.Runner(loop_factory=LOOPS[kind]) as runner:
+        runner.run(bounded())
+    return True
+
+
+@pytest.fixture(autouse=True)
+def _no_hang() -> Iterator[None]:
+    """A test that blocks its thread shows where, and ends the run."""
+    faulthandler.dump_traceback_later(TEST_SECONDS_MAX * 2, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loop_kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=["auto", "thread", "inline"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def new_name(part: str = "n") -> str:
+    return f"{part}{next(_numbers)}@127.0.0.1"
+
+
+@pytest.fixture
+def options() -> dict[str, Any]:
+    """A cookie and a port mapper's port of this test alone."""
+    return {"cookie": "secret", "epmd_port": free_port()}
+
+
+@pytest.fixture
+def pair(options: dict[str, Any]) -> Pair:
+    """`async with pair(**options) as (a, b)`: two running nodes."""
+
+    @asynccontextmanager
+    async def make(**more: Any) -> AsyncIterator[tuple[Node, Node]]:
+        merged = {**options, **more}
+        async with Node(new_name("a"), **merged) as a, Node(new_name("b"), **merged) as b:
+            yield a, b
+
+    return make

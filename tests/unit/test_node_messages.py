@@ -1,0 +1,235 @@
+"""Messages between nodes on every kind of loop and engine, and in threads without a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from router import Atom, BufferFull, EncodeError, Node, NodeDown, NoProcess, RouterError
+from router.cli.common import free_port
+
+from .conftest import Pair, new_name
+
+
+async def test_by_pid_by_name_and_by_alias(pair: Pair, loop_kind: str, engine: str) -> None:
+    async with pair(engine=engine) as (a, b):
+        box, other = a.mailbox("here"), b.mailbox("there")
+        a.send(("there", b.name), (Atom("hello"), box.pid))
+        greeting, pid = await other.receive(5)
+        assert (greeting, pid) == ("hello", box.pid)
+        b.send(pid, "by pid")
+        assert await box.receive(5) == b"by pid"
+        ref = box.alias()
+        b.send(ref, "by alias")
+        assert await box.receive(5) == b"by alias"
+        assert box.unalias(ref)
+        assert not box.unalias(ref)
+        b.send(ref, "too late")
+        b.send(pid, "after it")
+        assert await box.receive(5) == b"after it"
+
+
+async def test_an_alias_for_once_ends_with_its_first_message(pair: Pair) -> None:
+    async with pair() as (a, b):
+        box = a.mailbox()
+        ref = box.alias(once=True)
+        for i in range(3):
+            b.send(ref, i)
+        b.send(box.pid, "end")
+        assert [await box.receive(5), await box.receive(5)] == [0, b"end"]
+
+
+async def test_local_sends_are_snapshots(pair: Pair, loop_kind: str, engine: str) -> None:
+    async with pair(engine=engine) as (a, _):
+        box = a.mailbox("local")
+        value = [1, 2]
+        a.send("local", value)
+        value.append(3)
+        a.send(box.pid, value)
+        assert [await box.receive(1), await box.receive(1)] == [[1, 2], [1, 2, 3]]
+        with pytest.raises(NoProcess, match="nobody"):
+            a.send("nobody", 1)
+
+
+async def test_order_and_completeness(pair: Pair, loop_kind: str, engine: str) -> None:
+    total = 20_000
+    async with pair(engine=engine) as (a, b):
+        box = b.mailbox("in")
+        for i in range(0, total, 100):
+            if i % 1000 == 0:
+                a.send_many(("in", b.name), range(i, i + 100))
+            else:
+                for k in range(i, i + 100):
+                    a.send(("in", b.name), k)
+            await a.drain()
+        seen: list[int] = []
+        while len(seen) < total:
+            seen += await box.receive_many(timeout=10)
+        assert seen == list(range(total))
+        assert int(a.stats()["messages_out"][0]) >= total
+
+
+async def test_what_is_sent_while_connecting_keeps_its_order(pair: Pair) -> None:
+    async with pair() as (a, b):
+        box = b.mailbox("in")
+        for i in range(500):  # the first begins to connect, the rest wait
+            a.send(("in", b.name), i)
+        assert a.nodes() == []
+        seen: list[int] = []
+        while len(seen) < 500:
+            seen += await box.receive_many(timeout=5)
+        assert seen == list(range(500))
+
+
+async def test_large_messages_cross_whole(pair: Pair) -> None:
+    async with pair() as (a, b):
+        box = b.mailbox("in")
+        for size in (0, 1, 1023, 1024, 1025, 65_535, 65_536, 65_537, 300_000, 5_000_000):
+            data = bytes(range(256)) * (size // 256 + 1)
+            a.send(("in", b.name), (size, data[:size]))
+            assert await box.receive(10) == (size, data[:size])
+
+
+def test_threads_without_a_loop(options: dict[str, Any], engine: str) -> None:
+    if engine == "inline":
+        options = {"cookie": "secret", "epmd": "none"}
+    a, b = (Node(new_name(), engine=engine, **options) for _ in range(2))
+    with a, b:
+        if engine == "inline":
+            a._addresses[b.name] = ("127.0.0.1", b.port)
+        boxes = [b.mailbox(f"in{i}") for i in range(3)]
+        seen: list[list[Any]] = [[], [], []]
+        total = 3000
+
+        def receive(k: int) -> None:
+            while len(seen[k]) < total:
+                seen[k] += boxes[k].get_many(timeout=20)
+
+        def send(who: int) -> None:
+            for i in range(total):
+                a.send((f"in{i % 3}", b.name), (who, i))
+                a.drain_sync()
+
+        work = [threading.Thread(target=send, args=(w,)) for w in range(3)]
+        work += [threading.Thread(target=receive, args=(k,)) for k in range(3)]
+        if engine == "inline":  # nobody drives the sender unless somebody waits
+            stop = a.mailbox("stop")
+            driver = threading.Thread(target=stop.get)
+            driver.start()
+        for t in work:
+            t.start()
+        for t in work:
+            t.join(30)
+            assert not t.is_alive()
+        for k in range(3):
+            for who in range(3):
+                mine = [i for w, i in seen[k] if w == who]
+                assert mine == [i for i in range(total) if i % 3 == k]
+        if engine == "inline":
+            a.send("stop", 1)
+            driver.join(10)
+
+
+async def test_a_node_that_is_not_there(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    async with pair() as (a, _):
+        with pytest.raises(NodeDown, match="knows no node of that name"):
+            await a.connect("nobody@127.0.0.1")
+        a.send(("x", "nobody@127.0.0.1"), 1)
+        with pytest.raises(NodeDown):
+            await a.connect("nobody@127.0.0.1")
+        assert "1 message lost" in caplog.text
+        assert int(a.stats()["dropped_out"][0]) == 1
+        with pytest.raises(NodeDown, match="unknown host"):
+            await a.connect("x@no-such-host.invalid")
+        assert not await a.ping("nobody@127.0.0.1")
+
+
+async def test_resolvers(options: dict[str, Any]) -> None:
+    async with Node(new_name("b"), cookie="secret", epmd="none") as b:
+        box = b.mailbox("in")
+        asked: list[str] = []
+
+        def plain(name: str) -> tuple[str, int]:
+            asked.append(name)
+            return "127.0.0.1", b.port
+
+        async def later(name: str) -> tuple[str, int]:
+            await asyncio.sleep(0)
+            return plain(name)
+
+        for resolver in (plain, later):
+            async with Node(
+                new_name("a"), cookie="secret", epmd="none", resolver=resolver
+            ) as a:
+                for i in range(3):
+                    a.send(("in", b.name), i)
+                assert [await box.receive(5) for _ in range(3)] == [0, 1, 2]
+        assert asked == [b.name, b.name]
+
+        def fails(name: str) -> tuple[str, int]:
+            raise LookupError("no such service")
+
+        async with Node(new_name("a"), cookie="secret", epmd="none", resolver=fails) as a:
+            with pytest.raises(NodeDown, match="no such service"):
+                await a.connect(b.name)
+        async with Node(new_name("a"), cookie="secret", epmd="none") as a:
+            with pytest.raises(NodeDown, match="host=, port="):
+                await a.connect(b.name)
+            await a.connect(b.name, host="127.0.0.1", port=b.port)
+            a.disconnect(b.name)
+            a.send(("in", b.name), "the address is kept")
+            assert await box.receive(5) == b"the address is kept"
+
+
+async def test_bad_destinations_and_terms(pair: Pair) -> None:
+    async with pair() as (a, b):
+        for bad in (1, None, ("a",), ("a", 1), ("a", "b", "c"), 1.5):
+            with pytest.raises(TypeError, match="destination"):
+                a.send(bad, 1)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="name@host"):
+            a.send(("x", "nohost"), 1)
+        with pytest.raises(EncodeError, match="object"):
+            a.send(("x", b.name), object())
+        with pytest.raises(TypeError, match="sender"):
+            a.send(("x", b.name), 1, sender="me")  # type: ignore[arg-type]
+
+
+async def test_a_message_over_the_limit_is_refused_at_the_call(pair: Pair) -> None:
+    async with pair(limits={"message_bytes_max": 1000}) as (a, b):
+        box = b.mailbox("in")
+        with pytest.raises(EncodeError, match="message_bytes_max"):
+            a.send(("in", b.name), b"x" * 2000)
+        a.send(("in", b.name), b"x" * 100)
+        assert len(await box.receive(5)) == 100
+
+
+async def test_buffer_full_loses_nothing(pair: Pair) -> None:
+    limits = {"queue_bytes_soft": 100_000, "queue_bytes_max": 400_000}
+    async with pair(limits=limits) as (a, b):
+        box = b.mailbox("in")
+        await a.connect(b.name)
+        sent = 0
+        with pytest.raises(BufferFull, match="drain"):
+            while True:  # no turn of the loop: nobody writes what is gathered
+                a.send(("in", b.name), (sent, bytes(10_000)))
+                sent += 1
+        assert int(a.stats()["refused"][0]) == 1
+        await a.drain(b.name)
+        a.send(("in", b.name), (sent, b""))
+        ids = [(await box.receive(5))[0] for _ in range(sent + 1)]
+        assert ids == list(range(sent + 1))
+
+
+async def test_calls_to_a_stopped_node_say_so(pair: Pair) -> None:
+    async with pair() as (a, b):
+        pass
+    for use in (lambda: a.send("x", 1), lambda: a.mailbox(), lambda: a.disconnect(b.name)):
+        with pytest.raises(RouterError, match="not running"):
+            use()
+
+
+def test_ports_are_really_free() -> None:
+    assert free_port() != free_port()
