@@ -44,6 +44,8 @@ class Call:
         raise NotImplementedError
 
     def end(self) -> None:
+        if not self.box.node.running:
+            return
         self.box.demonitor(self.ref)
         self.box.unalias(self.ref)
 

@@ -164,6 +164,7 @@ cdef class NodeCore:
     cdef rt_buf scratch
     cdef bint scratch_busy
     cdef bint is_running
+    cdef bint forked
     cdef uint64_t credit_turn     # the turn in which the direct write was used up
     cdef bint credit
     cdef uint64_t references
@@ -218,9 +219,9 @@ cdef class NodeCore:
 
     cdef int need(self) except -1:
         if not self.is_running:
-            if self.ptr == NULL:
+            if self.forked:
                 raise errors.RouterError("the node was closed by a fork: make one in the child")
-            raise errors.RouterError(f"the node {self.name} is not running: start it first")
+            raise errors.RouterError("the node is not running: start it, or make a new one")
         return 0
 
     # life -----------------------------------------------------------------
@@ -248,6 +249,7 @@ cdef class NodeCore:
         """In the child: closes descriptors and forgets the C node, whose memory stays."""
         if self.ptr != NULL:
             rt_node_after_fork(self.ptr)
+            self.forked = True
         self.ptr = NULL
         self.is_running = False
 

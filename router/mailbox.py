@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
@@ -130,9 +131,12 @@ class Mailbox(MailboxCore):
     async def _wait(self, timeout: float | None, deadline: float | None) -> float | None:
         """Returns when there may be something to pop, with the deadline in loop time."""
         loop = asyncio.get_running_loop()
-        self._attach(loop)
         if deadline is None and timeout is not None:
             deadline = loop.time() + timeout
+        if self.closed:
+            self._raise_if_ended()
+            return deadline
+        self._attach(loop)
         if not self._arm():
             self._raise_if_ended()
             return deadline
@@ -243,6 +247,15 @@ class Mailbox(MailboxCore):
         self._exit(reason)
         self.node._forget(self)
 
+    def _end(self, reason: str) -> None:
+        """The node stops: closes, and wakes a receiver whose loop is let go of next."""
+        self.close(reason)
+        waiter = self._waiter
+        if waiter is None:
+            return
+        with contextlib.suppress(RuntimeError):  # that loop is closed
+            waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+
     def __enter__(self) -> Mailbox:
         return self
 
@@ -254,6 +267,11 @@ class Mailbox(MailboxCore):
 
     def __reduce__(self) -> Any:
         raise TypeError("a mailbox cannot be pickled; send its pid instead")
+
+
+def _wake(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(True)
 
 
 def _expire(waiter: asyncio.Future[bool]) -> None:

@@ -237,7 +237,7 @@ class Node(NodeCore):
         for task in list(self._tasks):
             task.cancel()
         for box in list(self._boxes):
-            box.close("shutdown")
+            box._end("shutdown")
         self._flush()
 
     def _linger(self) -> None:
@@ -329,6 +329,8 @@ class Node(NodeCore):
 
     def _binding(self, loop: asyncio.AbstractEventLoop) -> LoopBinding:
         """The tie of this node to the running loop, made on first use."""
+        if not self.running:
+            raise RouterError(f"the node {self._full_name} is not running")
         binding = self._bindings.get(loop)
         if binding is not None and not binding.stale:
             return binding

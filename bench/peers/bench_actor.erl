@@ -114,7 +114,7 @@ sink(Count, 1, Tail) ->
     {First, Last};
 sink(Count, Senders, Tail) ->
     Expected = maps:from_list([{S, S bsl ?SHIFT} || S <- lists:seq(0, Senders - 1)]),
-    receive {event, Id, _} -> ok end,
+    Id = receive {event, I, _} -> I end,
     First = now_ns(),
     Sender = Id bsr ?SHIFT,
     Id = map_get(Sender, Expected),

@@ -20,6 +20,13 @@ void rt_events_fini(rt_events *q)
     pthread_mutex_destroy(&q->lock);
 }
 
+/* Strangers make as many of these as they like: they get half of the room, or what
+ * somebody waits for would find none. */
+static uint32_t room_for(enum rt_event_kind kind)
+{
+    return kind == RT_EVENT_REFUSED ? RT_EVENTS_MAX / 2 : RT_EVENTS_MAX;
+}
+
 void rt_events_put(rt_events *q, enum rt_event_kind kind, rt_slice name, int code, int sys,
                    uint64_t lost, const char *text)
 {
@@ -34,7 +41,7 @@ void rt_events_put(rt_events *q, enum rt_event_kind kind, rt_slice name, int cod
         if (text) strncpy(e->text, text, sizeof e->text - 1);
     }
     pthread_mutex_lock(&q->lock);
-    if (!e || q->count >= RT_EVENTS_MAX) {
+    if (!e || q->count >= room_for(kind)) {
         q->dropped++;
         rt_free(e);
     } else {

@@ -1,6 +1,6 @@
 /* Purpose: what happened, for whoever embeds the node: connections, the port
  * mapper, errors worth a log line. Bounded; when nobody reads, the newest are
- * dropped and counted.
+ * dropped and counted, those of refused strangers before all others.
  * Ownership: the queue owns its events; listeners are held.
  * Threads: any; one lock.
  * Limits: RT_EVENTS_MAX. Errors: RT_ENOMEM from listen. */

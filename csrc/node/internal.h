@@ -116,6 +116,7 @@ void rt_sessions_close_all(rt_node *n);
 /* mapper.c */
 int rt_mapper_start(rt_node *n);
 void rt_mapper_stop(rt_node *n);
+void rt_mapper_after_fork(rt_node *n);
 
 /* hold.c */
 void rt_holds_add(rt_node *n, rt_peer *p, rt_pid pid, uint64_t bytes);

@@ -1,6 +1,7 @@
 /* Registration with a running port mapper, or being the port mapper. */
 #include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -281,4 +282,15 @@ void rt_mapper_stop(rt_node *n)
     while (m->clients) rt_conn_close(&m->clients->conn, RT_OK, 0);
     rt_epmd_server_free(m->server);
     m->server = NULL;
+}
+
+void rt_mapper_after_fork(rt_node *n)
+{
+    rt_mapper *m = &n->mapper;
+    if (!m->node) return;
+    for (int i = 0; i < 2; i++)
+        if (m->listener[i].source.fd >= 0) close(m->listener[i].source.fd);
+    if (m->conn_open && m->conn.source.fd >= 0) close(m->conn.source.fd);
+    for (rt_mapper_client *k = m->clients; k; k = k->next)
+        if (k->conn.source.fd >= 0) close(k->conn.source.fd);
 }

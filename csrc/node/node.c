@@ -448,10 +448,7 @@ void rt_node_after_fork(rt_node *n)
 {
     rt_engine_after_fork(&n->engine);
     if (n->listener.source.fd >= 0) close(n->listener.source.fd);
-    for (int i = 0; i < 2; i++)
-        if (n->mapper.node && n->mapper.listener[i].source.fd >= 0)
-            close(n->mapper.listener[i].source.fd);
-    if (n->mapper.conn_open && n->mapper.conn.source.fd >= 0) close(n->mapper.conn.source.fd);
+    rt_mapper_after_fork(n);
     for (rt_session *l = n->sessions; l; l = l->next)
         if (l->conn_open && l->conn.source.fd >= 0) close(l->conn.source.fd);
 }

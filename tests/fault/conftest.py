@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fault.peer import PATIENCE_S, Atom, Link, Listener, Peer
+from fault.peer import OPENED, PATIENCE_S, Atom, Link, Listener, Peer
 from router import Limits, Node
 
 TEST_SECONDS_MAX = 60.0
@@ -26,6 +26,14 @@ def time_limit() -> Iterator[None]:
     faulthandler.dump_traceback_later(TEST_SECONDS_MAX, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(autouse=True)
+def no_socket_left() -> Iterator[None]:
+    yield
+    for sock in OPENED:
+        sock.close()
+    OPENED.clear()
 
 
 class LogLines(logging.Handler):
@@ -104,9 +112,7 @@ class Host:
         self.up(peer)
         return link
 
-    def dials(
-        self, listener: Listener, answer: Callable[[Link], None]
-    ) -> BaseException | None:
+    def dials(self, listener: Listener, answer: Callable[[Link], None]) -> BaseException | None:
         """What becomes of the node's connect while `answer` plays the acceptor."""
         attempt = self.begin_dialing(listener)
         with listener.accept() as link:
@@ -169,8 +175,6 @@ def start(log: LogLines) -> Iterator[Start]:
     yield begin
     for host in hosts:
         host.node.stop_sync()
-        if host.bystander is not None:
-            host.bystander.close()
 
 
 @pytest.fixture

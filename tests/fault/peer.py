@@ -134,10 +134,15 @@ def bare(term: Any) -> bytes:
     return etf.encode(term)[1:]
 
 
+OPENED: list[socket.socket] = []
+"""Every socket made here; the tests' fixture closes them after each test."""
+
+
 class Wire:
     """Bytes to and from the node."""
 
     def __init__(self, sock: socket.socket) -> None:
+        OPENED.append(sock)
         self.socket = sock
         sock.settimeout(PATIENCE_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -232,6 +237,7 @@ class Listener:
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=128)
+        OPENED.append(self.socket)
         self.socket.settimeout(PATIENCE_S)
         self.port: int = self.socket.getsockname()[1]
 
@@ -389,9 +395,9 @@ def fragments(sequence: int, control: bytes, payload: bytes, cuts: Iterable[int]
 
 
 def wait_for_ends(wires: Iterable[Wire], seconds: float = PATIENCE_S) -> None:
-    """Waits until the node has closed every one of these connections."""
+    """Waits until the node has closed every one of these connections that is open here."""
     poll = select.poll()
-    waiting = {wire.socket.fileno(): wire for wire in wires}
+    waiting = {wire.socket.fileno(): wire for wire in wires if wire.socket.fileno() >= 0}
     for fd in waiting:
         poll.register(fd, select.POLLIN)
     deadline = time.monotonic() + seconds
@@ -413,6 +419,7 @@ __all__ = [
     "MANDATORY",
     "MODERN",
     "NOTHING",
+    "OPENED",
     "Atom",
     "EndedError",
     "Flag",

@@ -69,7 +69,7 @@ async def both_ways(node: Node, erl: ErlangNode) -> None:
     with node.mailbox() as box:
         asked = erl.submit(
             "Box ! {self(), hello},"
-            " receive Answer -> Answer =:= <<\"hello back\">> after 20000 -> nothing end",
+            ' receive Answer -> Answer =:= <<"hello back">> after 20000 -> nothing end',
             Box=box.pid,
         )
         pid, hello = await box.receive(PATIENCE)

@@ -292,9 +292,7 @@ async def test_our_attempt_is_under_way_when_theirs_comes(talker: ErlangNode, mi
         async with Node(me) as node:
             box = node.mailbox("box")
             proxy.hold("up")
-            ours = asyncio.create_task(
-                node.connect(talker.name, host="127.0.0.1", port=proxy.port)
-            )
+            ours = asyncio.create_task(node.connect(talker.name, host="127.0.0.1", port=proxy.port))
             # The first words are in the proxy's hands, at the latest, when it has a connection.
             await asyncio.to_thread(proxy.wait_until, lambda: proxy.open_connections() == 1)
             node.send(("nobody", talker.name), 1)
@@ -399,9 +397,7 @@ async def test_a_new_connection_while_theirs_of_us_still_stands(
             assert second.nodes() == [talker.name]
 
 
-async def test_a_new_connection_while_ours_of_them_still_stands(
-    erlang: Nodes, name: str
-) -> None:
+async def test_a_new_connection_while_ours_of_them_still_stands(erlang: Nodes, name: str) -> None:
     """The real node was killed and its end did not get here; it starts again and connects."""
     erl = erlang("phoenix")
     with Proxy(("127.0.0.1", port_of(erl))) as proxy:

@@ -73,9 +73,7 @@ async def test_to_our_alias(talker: ErlangNode, name: str) -> None:
     async with Node(name) as node:
         box = node.mailbox()
         always, once = box.alias(), box.alias(once=True)
-        await talker.aeval(
-            "A ! 1, Once ! 2, Once ! lost, A ! 3, ok", A=always, Once=once
-        )
+        await talker.aeval("A ! 1, Once ! 2, Once ! lost, A ! 3, ok", A=always, Once=once)
         assert [await box.receive(PATIENCE) for _ in range(3)] == [1, 2, 3]
         assert box.unalias(always)
         await talker.aeval("A ! lost, Box ! 4, ok", A=always, Box=box.pid)
@@ -112,9 +110,7 @@ async def test_priority_messages(talker: ErlangNode, name: str) -> None:
             with pytest.raises(ErlangError, match="badarg"):
                 await talker.aeval("erlang:send(A, urgent, [priority])", A=box.alias())
             return
-        waiting = talker.submit(
-            "erlang:send(A, urgent, [priority]), A ! usual, ok", A=box.alias()
-        )
+        waiting = talker.submit("erlang:send(A, urgent, [priority]), A ! usual, ok", A=box.alias())
         assert await answer(waiting) == "ok"
         assert sorted([await box.receive(PATIENCE) for _ in range(2)]) == ["urgent", "usual"]
         box.trap_exit = True
@@ -134,7 +130,7 @@ async def test_100_000_from_erlang_in_order(talker: ErlangNode, name: str, by: s
     async with Node(name) as node:
         box = node.mailbox("counts")
         to = box.pid if by == "pid" else (Atom("counts"), Atom(name))
-        sending = talker.submit("talk:pump(To, 100000, <<\"some more\">>)", To=to)
+        sending = talker.submit('talk:pump(To, 100000, <<"some more">>)', To=to)
         seen = 0
         while seen < 100_000:
             for kind, number, more in await box.receive_many(timeout=PATIENCE):
@@ -228,9 +224,7 @@ async def test_large_messages(talker: ErlangNode, name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("boxes", [1, 7])
-async def test_fragments_of_many_erlang_senders(
-    talker: ErlangNode, name: str, boxes: int
-) -> None:
+async def test_fragments_of_many_erlang_senders(talker: ErlangNode, name: str, boxes: int) -> None:
     senders, count, size = 24, 6, 300_000
     async with Node(name) as node:
         there = [node.mailbox() for _ in range(boxes)]
@@ -276,7 +270,7 @@ async def test_10_000_names(talker: ErlangNode, name: str) -> None:
     async with Node(name) as node:
         boxes = {i: node.mailbox(f"name{i}") for i in range(1, 10_001)}
         await talker.aeval(
-            "[{list_to_atom(\"name\" ++ integer_to_list(I)), Node} ! I"
+            '[{list_to_atom("name" ++ integer_to_list(I)), Node} ! I'
             " || I <- lists:seq(1, 10000)], ok",
             Node=Atom(name),
         )
@@ -429,4 +423,3 @@ async def test_all_that_was_accepted_arrives(erlang: Nodes, name: str) -> None:
                 await node.drain(erl.name)
         assert full
         assert await verdict(erl, "sink") == ("ok", total)
-

@@ -320,9 +320,7 @@ async def test_they_send_an_exit_signal(talker: ErlangNode, name: str, reason: A
 # Many
 
 
-async def test_a_process_dies_that_is_linked_to_1000_of_ours(
-    talker: ErlangNode, name: str
-) -> None:
+async def test_a_process_dies_that_is_linked_to_1000_of_ours(talker: ErlangNode, name: str) -> None:
     async with Node(name) as node:
         boxes = [node.mailbox() for _ in range(1000)]
         for box in boxes[:500]:
@@ -485,9 +483,7 @@ async def test_a_monitor_of_a_node_that_is_not_there(talker: ErlangNode, name: s
         assert not relations(node)
 
 
-async def test_signals_stay_behind_the_messages_before_them(
-    talker: ErlangNode, name: str
-) -> None:
+async def test_signals_stay_behind_the_messages_before_them(talker: ErlangNode, name: str) -> None:
     """From one process to another, messages and signals keep their order."""
     async with Node(name) as node:
         box = node.mailbox()

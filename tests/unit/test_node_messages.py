@@ -161,9 +161,7 @@ async def test_resolvers(options: dict[str, Any]) -> None:
             return plain(name)
 
         for resolver in (plain, later):
-            async with Node(
-                new_name("a"), cookie="secret", epmd="none", resolver=resolver
-            ) as a:
+            async with Node(new_name("a"), cookie="secret", epmd="none", resolver=resolver) as a:
                 for i in range(3):
                     a.send(("in", b.name), i)
                 assert [await box.receive(5) for _ in range(3)] == [0, 1, 2]
