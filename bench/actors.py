@@ -139,7 +139,6 @@ class Stage:
             "router-inline": partial(self._router, "uvloop", "inline"),
             "erlang": partial(self._erlang, ERLANG_FLAGS),
             "erlang-spinning": partial(self._erlang, ()),
-            "pyzmq": lambda part: self._python("zmq_actor"),
             "c": lambda part: [str(self._compiled("sink.c"))],
         }
         for loop in ("asyncio", "uvloop", "aiofastnet"):
@@ -165,7 +164,7 @@ class Stage:
         found = self._actors.get((kind, part))
         if found is None:
             try:
-                found = Actor(kind, self._kinds[kind](part), self.env)
+                found = Actor(kind, self._command(kind, part), self.env)
             except (BenchError, OSError) as e:
                 error = e if isinstance(e, BenchError) else BenchError(f"{kind}: {e}")
                 self._failed[kind] = error
@@ -187,6 +186,12 @@ class Stage:
 
     # kinds ----------------------------------------------------------------------
 
+    def _command(self, kind: str, part: str) -> list[str]:
+        name, _, argument = kind.partition("/")
+        if name == "pyzmq":
+            return self._python("zmq_actor", argument or "1000")
+        return self._kinds[name](part)
+
     def _python(self, module: str, *words: str) -> list[str]:
         return [sys.executable, "-m", f"bench.peers.{module}", *words]
 
@@ -195,9 +200,7 @@ class Stage:
 
     def _router(self, loop: str, engine: str, part: str) -> list[str]:
         self._port_mapper()
-        return self._python(
-            "router_actor", f"py_{loop}_{engine}_{part}@127.0.0.1", loop, engine
-        )
+        return self._python("router_actor", f"py_{loop}_{engine}_{part}@127.0.0.1", loop, engine)
 
     def _erlang(self, flags: tuple[str, ...], part: str) -> list[str]:
         self._port_mapper()

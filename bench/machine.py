@@ -110,9 +110,7 @@ def commit() -> str:
 @cache
 def otp() -> str:
     """The installed Erlang/OTP release, or ""."""
-    return _run(
-        "erl", "-noshell", "-eval", "io:put_chars(erlang:system_info(otp_release)),halt()."
-    )
+    return _run("erl", "-noshell", "-eval", "io:put_chars(erlang:system_info(otp_release)),halt().")
 
 
 def _version(package: str) -> str:

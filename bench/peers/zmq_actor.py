@@ -1,7 +1,12 @@
-"""pyzmq: PUSH to PULL, and a PAIR for round trips; blocking sockets, which cost it least."""
+"""pyzmq: PUSH to PULL, and a PAIR for round trips; blocking sockets, which cost it least.
+
+Argument: the high-water mark, in messages. It is set before binding and connecting and stays:
+lowering it on a connected pair can leave both sides waiting.
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import msgspec
@@ -22,21 +27,15 @@ from bench.peers.control import (
 )
 
 Event = tuple[str, int, bytes]
-QUEUE_BYTES = 16 << 20
 ZERO_COPY_BYTES = 64 << 10  # pyzmq's own COPY_THRESHOLD
 
 
-def limit(size: int, form: str) -> int:
-    """The high-water mark counts messages: one that keeps what waits below 16 MiB."""
-    each = size * batch(size) if form == "batched" else size
-    return max(16, QUEUE_BYTES // each)
-
-
 class Actor:
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self.context = zmq.Context()
         self.pull = self.context.socket(zmq.PULL)
-        self.pull.set_hwm(QUEUE_BYTES // 64)
+        self.pull.set_hwm(limit)
         self.pull_port = self.pull.bind_to_random_port("tcp://127.0.0.1")
         self.pair = self.context.socket(zmq.PAIR)
         self.pair_port = self.pair.bind_to_random_port("tcp://127.0.0.1")
@@ -51,7 +50,6 @@ class Actor:
         return f"127.0.0.1:{self.pull_port}:{self.pair_port}"
 
     def receive(self, form: str, count: int, size: int, senders: int, boxes: int) -> None:
-        self.pull.set_hwm(limit(size, form))
         answer(armed=True)
         if senders > 1:
             first, last, counted = self.receive_of_many(form, count, size, senders)
@@ -121,14 +119,12 @@ class Actor:
         for dest in dests:
             host, port, _ = dest.split(":")
             socket = self.context.socket(zmq.PUSH)
-            socket.set_hwm(QUEUE_BYTES // 64)
+            socket.set_hwm(self.limit)
             socket.connect(f"tcp://{host}:{port}")
             self.push[dest] = socket
         answer(connected=True)
 
     def send(self, form: str, count: int, size: int, sender: int, *dests: str) -> None:
-        for dest in dests:
-            self.push[dest].set_hwm(limit(size, form))
         data, encode = payload(size), self.encode
         sends = [self.push[dest].send for dest in dests]
         first = sender << SHIFT
@@ -171,7 +167,7 @@ class Actor:
 
 
 def main() -> None:
-    actor = Actor()
+    actor = Actor(int(sys.argv[1]))
     answer(ready=True, address=actor.address)
     for command, *words in read_commands():
         values: list[Any] = [int(w) if w.isdigit() else w for w in words]

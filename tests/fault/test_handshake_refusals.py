@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from fault.conftest import Host, Start, open_descriptors
+from fault.conftest import Host, Start, open_sockets
 from fault.peer import MANDATORY, MODERN, Flag, Link, Peer, long, short
 from router import HandshakeError, NodeDown, NotAllowed, RouterError
 
@@ -361,11 +361,11 @@ def test_status_and_challenge_in_one_segment(host: Host) -> None:
 def test_refusals_leave_nothing_open(host: Host) -> None:
     with Peer("last@127.0.0.1").connect(host.port) as link:
         host.up(link.peer)
-        before = open_descriptors()
+        before = open_sockets()
         for name in ("nobody", host.name):
             with Peer(name).dial(host.port) as bad:
                 bad.send(bad.name_packet())
                 bad.end()
         host.logged("refused a connection", 2)
-        assert open_descriptors() == before
+        assert open_sockets() == before
         host.flows(link)

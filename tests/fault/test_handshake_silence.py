@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fault.conftest import Host, Start, open_descriptors
+from fault.conftest import Host, Start, open_sockets
 from fault.peer import Link, Listener, Peer, short, wait_for_ends
 from router import HandshakeError
 
@@ -67,7 +67,7 @@ ACCEPTORS_BYTES = 2 + 3 + 2 + 19 + len("cut000@127.0.0.1") + 2 + 17
 def test_an_initiator_that_stops_anywhere(start: Start, leave: Leave) -> None:
     host = start(limits={"handshake_step_ms": STEP_MS})
     host.bystander = host.connected(Peer("bystander@127.0.0.1"))
-    before = open_descriptors()
+    before = open_sockets()
     links = [initiator_cut(host.port, at) for at in range(INITIATORS_BYTES)]
     for link in links:
         leave(link)
@@ -79,7 +79,7 @@ def test_an_initiator_that_stops_anywhere(start: Start, leave: Leave) -> None:
         assert host.count("closed the connection during the handshake") == len(links)
     for link in links:
         link.close()
-    assert open_descriptors() == before
+    assert open_sockets() == before
     assert not any("secret" in line for line in host.log.lines)
     host.others_go_on()
 
@@ -152,7 +152,7 @@ def test_a_thousand_silent_connections(start: Start) -> None:
     host = start(limits={"handshake_step_ms": 1500})
     host.bystander = host.connected(Peer("bystander@127.0.0.1"))
     host.others_go_on()
-    before = open_descriptors()
+    before = open_sockets()
     silent_ones = [Peer().dial(host.port) for _ in range(1000)]
     with host.connected(Peer("real@127.0.0.1")) as link:
         host.flows(link)
@@ -163,7 +163,7 @@ def test_a_thousand_silent_connections(start: Start) -> None:
             one.close()
         link.close()
         host.down(link.peer)
-    assert open_descriptors() == before
+    assert open_sockets() == before
 
 
 def test_more_handshakes_than_there_may_be(start: Start) -> None:

@@ -196,9 +196,9 @@ async def test_calls(pair: Pair, loop_kind: str) -> None:
         async def serve() -> None:
             async for term in server:
                 match term:
-                    case ("$gen_call", (pid, tag), b"stop"):
+                    case ("$gen_call", _, b"stop"):
                         server.close("stopped")
-                    case ("$gen_call", (pid, tag), request):
+                    case ("$gen_call", (_, tag), request):
                         b.send(tag.tail, (tag, (Atom("reply"), request)))
                     case ("$gen_cast", (reply_to, value)):
                         b.send(reply_to, value)
@@ -229,7 +229,7 @@ async def test_late_answers_are_dropped(pair: Pair) -> None:
         server = b.mailbox("slow")
         with pytest.raises(TimeoutError):
             await a.call(("slow", b.name), 1, timeout=0.05)
-        _, (pid, tag), _ = await server.receive(5)
+        _, (_, tag), _ = await server.receive(5)
         dropped = int(a.stats()["dropped_in"][0])
         b.send(tag.tail, (tag, "late"))
         assert await a.ping(b.name)
