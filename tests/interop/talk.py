@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -26,6 +26,25 @@ def port_of(erl: ErlangNode) -> int:
     short = erl.name.partition("@")[0]
     found = erl.text(f'{{port, P, _}} = erl_epmd:port_please("{short}", {{127,0,0,1}}), P')
     return int(found)
+
+
+def names(port: int) -> dict[str, int]:
+    """What a port mapper answers to NAMES_REQ: names and ports. {} when there is none."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as epmd:
+            epmd.sendall(b"\x00\x01n")
+            said = b"".join(iter(lambda: epmd.recv(4096), b""))[4:].decode()
+    except ConnectionError:
+        return {}
+    lines = [line.split() for line in said.splitlines()]
+    return {words[1]: int(words[4]) for words in lines}
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    """For what nobody announces: looks again and again until it is so."""
+    async with asyncio.timeout(seconds):
+        while not await asyncio.to_thread(condition):
+            await asyncio.sleep(0.01)
 
 
 @contextmanager
