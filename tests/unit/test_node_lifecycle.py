@@ -263,7 +263,8 @@ async def test_start_and_stop_many_times(options: dict[str, Any], engine: str, r
         await once()
     gc.collect()
     assert (descriptors(), threads()) == (fds, tasks)
-    assert resident_kib() - kib < 8_000
+    if "san" not in os.environ.get("LD_PRELOAD", ""):  # a sanitizer keeps what was freed
+        assert resident_kib() - kib < 8_000
 
 
 async def test_an_exception_leaves_nothing_behind(options: dict[str, Any]) -> None:
