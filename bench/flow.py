@@ -47,10 +47,14 @@ class Flow:
         self._boxes = boxes
         self._receivers: list[Actor] = []
         self._senders: list[Actor] = []
-        for i in range(receivers):
-            self._receivers.append(stage.actor(system.receiver, f"receiver{i}"))
-        for i in range(senders):
-            self._senders.append(stage.actor(system.sender, f"sender{i}"))
+        try:
+            for i in range(receivers):
+                self._receivers.append(stage.actor(system.receiver, f"receiver{i}"))
+            for i in range(senders):
+                self._senders.append(stage.actor(system.sender, f"sender{i}"))
+        except BenchError as e:
+            e.system = system.name
+            raise
         self.count = self._count(seconds)
 
     def _addresses(self, actor: Actor) -> Sequence[str]:
@@ -83,7 +87,8 @@ class Flow:
     def _run(self, count: int) -> tuple[Sample, float]:
         try:
             return self._attempt(count)
-        except BenchError:
+        except BenchError as e:
+            e.system = self.system.name
             self._stage.drop(*self._senders, *self._receivers)
             raise
 

@@ -36,13 +36,16 @@ RESAMPLES = 4000
 class BenchError(Exception):
     """A system could not be measured; the text says why."""
 
+    system = ""
+    """Which one, when that is known."""
+
 
 @dataclass(frozen=True)
 class Sample:
     """One run. Times in microseconds, rates a second, memory in bytes; None: not taken."""
 
     messages: int
-    cpu: float
+    cpu: float | None = None
     """Per message, user and system, of all processes that take part."""
     rate: float | None = None
     """At the receiver, from its first message to its last."""

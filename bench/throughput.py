@@ -87,14 +87,10 @@ def measure(
                 say(f"{path}, {size} bytes: {ours.name} beside {peer.name}")
                 try:
                     second = Flow(stage, peer, size, seconds)
-                except BenchError as e:
-                    document.failed(peer.name, path, size, "messages/s", e)
-                    continue
-                try:
                     first = Flow(stage, ours, size, seconds)
                     found = compare(first.named_run, second.named_run, pairs=count)
                 except BenchError as e:
-                    document.failed(ours.name, path, size, "messages/s", e)
-                    continue
-                document.add(found, path, size, "messages/s")
+                    document.failed(e, ours.name, path, size, report.FLOW)
+                else:
+                    document.add(found, path, size, report.FLOW)
     return document

@@ -6,18 +6,17 @@ import sys
 
 
 def main() -> None:
-    """Runs the command line, or says how to install what it needs."""
+    """Runs the command line, or prints the line that installs what it needs."""
     try:
         import rich  # noqa: F401
         import typer  # noqa: F401
-    except ImportError as e:
+    except ImportError:
         print(
-            f"router: the command line needs {e.name or 'its extra'}, which is not installed.\n"
-            "Install the extra `cli`:  pip install 'router-beam[cli]'",
+            "router's command line needs its extra: pip install 'router-beam[cli]'",
             file=sys.stderr,
         )
         sys.exit(2)
-    from router.cli import app
+    from router.cli.app import app
 
     app()
 

@@ -8,6 +8,7 @@ exit reason).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -148,7 +149,7 @@ class Caller:
 
     @property
     def stale(self) -> bool:
-        return self._loop is not asyncio.get_running_loop() or self._box.closed
+        return self._box.closed
 
     def _arrived(self, terms: list[Any]) -> None:
         for term in terms:
@@ -192,7 +193,13 @@ class Caller:
     def stop(self, error: BaseException) -> None:
         for _, future in self._pending.values():
             if not future.done():
-                future.get_loop().call_soon_threadsafe(_fail, future, error)
+                with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits
+                    self._loop.call_soon_threadsafe(_fail, future, error)
+
+    def close(self) -> None:
+        """The loop is closed: nobody calls any more."""
+        self._box.on_messages(None)
+        self._box.close()
 
 
 def _fail(future: asyncio.Future[Any], error: BaseException) -> None:

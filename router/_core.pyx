@@ -9,7 +9,9 @@ the GIL is released: around drives, waits, start and stop.
 import errno as _errno
 import os
 import sys
+import weakref
 
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -69,13 +71,18 @@ def connect_error(int code, str text, str name):
     return errors.NodeDown(message)
 
 
+notifiers = weakref.WeakSet()  # all of them: the child of a fork closes its copies
+
+
 cdef class Notifier:
     """Wakes one event loop or thread."""
 
     cdef rt_notifier *ptr
+    cdef object __weakref__
 
     def __cinit__(self):
         check(rt_notifier_new(&self.ptr), "cannot make a notifier")
+        notifiers.add(self)
 
     def __dealloc__(self):
         if self.ptr != NULL:
@@ -231,11 +238,10 @@ cdef class NodeCore:
         with nogil:
             rc = rt_node_start(self.ptr)
         check(rc, f"cannot start {self.name}")
-        self._identify()
         self.is_running = True
 
     def _identify(self):
-        """Takes the creation over; called again when the port mapper gave one."""
+        """Takes the creation over, once the port mapper gave one: it is final then."""
         self.node_pid_n = rt_route_pid(self.route, 0, self.node_pid)
 
     def _stop(self):
@@ -306,7 +312,7 @@ cdef class NodeCore:
             self.credit = True
 
     def _listen_events(self, Notifier notifier):
-        check(rt_events_listen(rt_node_events(self.ptr), notifier.ptr), "too many event loops")
+        check(rt_events_listen(rt_node_events(self.ptr), notifier.ptr), "cannot listen")
 
     def _ignore_events(self, Notifier notifier):
         if self.ptr != NULL:
@@ -347,6 +353,8 @@ cdef class NodeCore:
 
     def _peer(self, name):
         self.need()
+        if not isinstance(name, str):
+            raise TypeError(f"a node name is a str, not {type(name).__name__}")
         return self.find_peer(name)
 
     def _hold(self, Peer peer):
@@ -361,6 +369,8 @@ cdef class NodeCore:
 
     def _dial(self, Peer peer, host, int port):
         cdef bytes raw = b"" if host is None else host.encode()
+        if b"\0" in raw or not 0 <= port <= 0xffff:
+            raise ValueError(f"no address: ({host!r}, {port})")
         check(rt_node_dial(self.ptr, peer.ptr, raw, port), f"cannot connect to {peer.name}")
 
     def _abandon(self, Peer peer, why):
@@ -414,14 +424,14 @@ cdef class NodeCore:
 
     # sending --------------------------------------------------------------
 
-    def _connect_needed(self, Peer peer):
-        """Overridden: begins to connect. Frames are queued as soon as it returns."""
+    def _connect_held(self, Peer peer):
+        """Overridden: begins to connect to a peer that `_hold` made connecting."""
         raise NotImplementedError
 
     cdef int reach(self, Peer peer) except -1:
         """Makes sure that something queued for the peer has a connection to wait for."""
-        if rt_peer_state_of(peer.ptr) == RT_PEER_IDLE:
-            self._connect_needed(peer)
+        if rt_peer_state_of(peer.ptr) == RT_PEER_IDLE and self._hold(peer):
+            self._connect_held(peer)
         return 0
 
     cdef rt_buf *take_scratch(self, rt_buf *own) noexcept:
@@ -457,9 +467,15 @@ cdef class NodeCore:
         if flush is None or not flush.here():
             how |= RT_SEND_WAKE
         rc = rt_node_send(self.ptr, peer.ptr, rt_slice_of(b.p, b.n), how)
-        if rc == RT_ENOTCONN:
-            self.reach(peer)
+        # The frame is queued before the attempt begins: one that fails at once then
+        # counts it as lost like any other. Another thread's attempt may have failed.
+        for _ in range(100):
+            if rc != RT_ENOTCONN:
+                break
+            held = self._hold(peer)
             rc = rt_node_send(self.ptr, peer.ptr, rt_slice_of(b.p, b.n), how)
+            if held:
+                self._connect_held(peer)
         if how & RT_SEND_DIRECT:
             self.credit = False
             self.credit_turn = rt_node_turns(self.ptr)
@@ -644,6 +660,8 @@ cdef class NodeCore:
     def _reference(self):
         """A reference no other of this incarnation equals."""
         cdef uint32_t word[3]
+        if self.ptr == NULL:
+            self.need()
         self.references += 1
         word[0] = self.references & 0x3ffff
         word[1] = (self.references >> 18) & 0xffffffff
@@ -652,19 +670,25 @@ cdef class NodeCore:
 
     def _whereis(self, name):
         cdef bytes raw = name.encode()
-        cdef rt_pid p = rt_registry_whereis(self.route.registry,
-                                            rt_slice_of(<const uint8_t *>raw, len(raw)))
+        cdef rt_pid p
+        if self.ptr == NULL:
+            self.need()
+        p = rt_registry_whereis(self.route.registry,
+                                rt_slice_of(<const uint8_t *>raw, len(raw)))
         if p == 0:
             return None
         return rt_py_pid(self.atom, <uint32_t>p, <uint32_t>(p >> 32), self.route.creation)
 
     def _process_count(self):
-        return rt_registry_count(self.route.registry)
+        return rt_registry_count(self.route.registry) if self.ptr != NULL else 0
 
     def _relation_count(self):
-        return rt_relations_count(self.route.relations)
+        return rt_relations_count(self.route.relations) if self.ptr != NULL else 0
 
 
+# A box found dead in a cycle ends its process like any other, for which it needs its
+# node: the collector must not take that away first.
+@cython.no_gc_clear
 cdef class MailboxCore:
     """A process of the C core; router.Mailbox is its public face."""
 
@@ -700,6 +724,8 @@ cdef class MailboxCore:
         self.ptr = NULL
 
     def _register(self, name):
+        if not isinstance(name, str):
+            raise TypeError(f"a registered name is a str, not {type(name).__name__}")
         cdef bytes raw = name.encode()
         if not name or len(name) > 255:
             raise ValueError(f"a registered name has 1 to 255 characters: {name!r}")
@@ -983,6 +1009,8 @@ cdef class MailboxCore:
 
     def unalias(self, ref):
         """Ends an alias. True when it stood."""
+        if not rt_py_is_ref(ref):
+            raise TypeError(f"unalias takes a Reference, not {type(ref).__name__}")
         if self.node.ptr == NULL:
             return False
         return rt_relations_remove_ref(self.node.route.relations, RT_REL_ALIAS,

@@ -22,20 +22,26 @@ __all__ = ["LoopBinding"]
 class LoopBinding:
     """One node on one loop. Made and used on that loop's thread."""
 
-    def __init__(self, node: Node, loop: asyncio.AbstractEventLoop, *, drives: bool) -> None:
+    def __init__(self, node: Node, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.notifier = Notifier()
-        self.drives = drives
+        self.drives = False
         self._node = weakref.ref(node)
         self._attached = True
-        # A copy of the descriptor: it stays ours until the loop has let go of it.
-        self._engine_fd = os.dup(node._fd()) if drives else -1
-        if drives:
-            loop.add_reader(self._engine_fd, self._engine_ready)
-            node._promise(1)
-            node._set_loop(LoopFlush(loop, self._node))
+        self._engine_fd = -1
         loop.add_reader(self.notifier.fd, self._news)
         node._listen_events(self.notifier)
+
+    def drive(self) -> None:
+        """This loop drives the engine from now on."""
+        node = self._node()
+        assert node is not None
+        # A copy of the descriptor: it stays ours until the loop has let go of it.
+        self._engine_fd = os.dup(node._fd())
+        self.loop.add_reader(self._engine_fd, self._engine_ready)
+        self.drives = True
+        node._promise(1)
+        node._set_loop(LoopFlush(self.loop, self._node))
 
     def _engine_ready(self) -> None:
         node = self._node()

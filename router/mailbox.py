@@ -49,8 +49,8 @@ class Mailbox(MailboxCore):
         elif overflow not in ("drop", "close", "pause"):
             raise ValueError("with a limit, overflow is 'drop', 'close' or 'pause'")
         for what, value in (("limit", limit), ("limit_bytes", limit_bytes)):
-            if value is not None and value < 1:
-                raise ValueError(f"{what} is at least 1, not {value}")
+            if value is not None and (not isinstance(value, int) or not 0 < value < 1 << 32):
+                raise ValueError(f"{what} is an int between 1 and 2**32 - 1, not {value!r}")
         self._limit(limit or 0, limit_bytes or 0, OVERFLOWS[overflow])
         if name is not None:
             self._register(name)
@@ -109,6 +109,8 @@ class Mailbox(MailboxCore):
                 self.node._callbacks.discard(self)
             self._callback = None
             return
+        if not callable(callback):
+            raise TypeError(f"callback is a function or None, not {type(callback).__name__}")
         self._claim()
         loop = asyncio.get_running_loop()
         self._attach(loop)
@@ -218,23 +220,31 @@ class Mailbox(MailboxCore):
                 found = pop()
                 if found is not EMPTY:
                     return found
-                self._block(deadline)
+                if not self._block(deadline):
+                    # One round of the engine: else nobody who polls would ever drive.
+                    self.node._drive()
+                    found = pop()
+                    if found is EMPTY:
+                        raise TimeoutError("no message in time")
+                    return found
         finally:
             self._getting = False
 
-    def _block(self, deadline: float | None) -> None:
+    def _block(self, deadline: float | None) -> bool:
+        """Waits for news; False when the time is up."""
         if self._thread_notifier is None:
             self._thread_notifier = Notifier()
         notifier = self._thread_notifier
         self._bind(notifier)
         if not self._arm():
             self._raise_if_ended()
-            return
+            return True
         left = -1.0 if deadline is None else deadline - time.monotonic()
         if deadline is not None and left <= 0:
-            raise TimeoutError("no message in time")
+            return False
         self.node._wait(notifier, left)
         notifier.ready()
+        return True
 
     # ending --------------------------------------------------------------------
 

@@ -12,14 +12,14 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from types import NoneType, TracebackType
+from typing import Any, TypeVar
 
 from router import _calls, _core
 from router._core import NodeCore, Notifier
 from router._loop import LoopBinding
 from router.errors import NameTaken, NodeDown, RouterError
-from router.etf import Reference
+from router.etf import Codec, Reference
 from router.limits import Limits
 from router.mailbox import Mailbox
 
@@ -32,23 +32,28 @@ Resolver = Callable[[str], "tuple[str, int] | Awaitable[tuple[str, int]]"]
 
 _START_SECONDS = 10.0
 _LINGER_SECONDS = 1.0
+_NAMED_MARK = 64
 
 
 class _Waiter:
     """Somebody who waits for a connection or a drained buffer: a future or a thread."""
 
-    __slots__ = ("done", "error", "future")
+    __slots__ = ("done", "error", "future", "notifier")
 
     def __init__(self, future: asyncio.Future[None] | None) -> None:
         self.future = future
+        self.notifier = Notifier() if future is None else None
         self.done = False
         self.error: BaseException | None = None
 
     def finish(self, error: BaseException | None) -> None:
-        self.done = True
         self.error = error
+        self.done = True
         if self.future is None:
-            return  # the thread looks at `done` when its notifier wakes it
+            # The event that settled it may have been taken by another thread.
+            assert self.notifier is not None
+            self.notifier.poke()
+            return
         loop = self.future.get_loop()
         try:
             if _running_loop() is loop:
@@ -118,16 +123,22 @@ class Node(NodeCore):
     ) -> None:
         if not _name_ok(name):
             raise ValueError(f"a node name is name@host, not {name!r}")
-        if engine not in _core.ENGINES:
+        if not isinstance(engine, str) or engine not in _core.ENGINES:
             raise ValueError(f"engine is 'auto', 'thread' or 'inline', not {engine!r}")
-        if epmd not in _core.EPMD_MODES:
+        if not isinstance(epmd, str) or epmd not in _core.EPMD_MODES:
             raise ValueError(f"epmd is 'auto' or 'none', not {epmd!r}")
         if threads != 1:
             raise ValueError("threads: only 1 is supported in this version")
-        if net_ticktime <= 0:
-            raise ValueError(f"net_ticktime is a positive number of seconds, not {net_ticktime}")
+        if not isinstance(net_ticktime, (int, float)) or not 0 < net_ticktime < 1e6:
+            raise ValueError(f"net_ticktime is a positive number of seconds, not {net_ticktime!r}")
         if isinstance(limits, dict):
             limits = Limits(**limits)
+        if not isinstance(limits, (Limits, NoneType)):
+            raise TypeError(f"limits is a Limits or a dict, not {type(limits).__name__}")
+        if not isinstance(codec, (Codec, NoneType)):
+            raise TypeError(f"codec is an etf.Codec, not {type(codec).__name__}")
+        if resolver is not None and not callable(resolver):
+            raise TypeError(f"resolver is a function, not {type(resolver).__name__}")
         self._config = {
             "hidden": bool(hidden),
             "relay": bool(relay),
@@ -141,20 +152,23 @@ class Node(NodeCore):
         }
         self._full_name = name
         self._cookie = _cookie(cookie)
-        self._listen = listen
+        self._listen = _listen(listen)
         self._epmd = epmd
         self._engine = engine
         self._resolver = resolver
         self._addresses: dict[str, tuple[str | None, int]] = {}
         self._bindings: dict[asyncio.AbstractEventLoop, LoopBinding] = {}
+        self._driver: LoopBinding | None = None
         self._named: dict[str, Mailbox] = {}
+        self._named_mark = _NAMED_MARK
         self._callbacks: set[Mailbox] = set()
         self._boxes: weakref.WeakSet[Mailbox] = weakref.WeakSet()
         self._connecting: dict[str, list[_Waiter]] = {}
+        self._leaving: set[str] = set()  # disconnect was asked for and is not done
         self._draining: list[_Waiter] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._registered: BaseException | bool | None = None
-        self._calls: _calls.Caller | None = None
+        self._callers: dict[asyncio.AbstractEventLoop, _calls.Caller] = {}
         self._used = False
         _live.add(self)
 
@@ -219,24 +233,28 @@ class Node(NodeCore):
         Waits at most a second for peers to take what is queued. A second stop
         does nothing.
         """
-        self._close_boxes()
-        if self.running and any(row[6] for row in self._stats()):
-            await asyncio.get_running_loop().run_in_executor(None, self._linger)
-        self._finish()
+        try:
+            self._close_boxes()
+            if self.running and any(row[6] for row in self._stats()):
+                await asyncio.get_running_loop().run_in_executor(None, self._linger)
+        finally:
+            self._finish()
 
     def stop_sync(self) -> None:
         """`stop` for a program without an event loop."""
-        self._close_boxes()
-        if self.running and any(row[6] for row in self._stats()):
-            self._linger()
-        self._finish()
+        try:
+            self._close_boxes()
+            if self.running and any(row[6] for row in self._stats()):
+                self._linger()
+        finally:
+            self._finish()
 
     def _close_boxes(self) -> None:
         if not self.running:
             return
         for task in list(self._tasks):
             task.cancel()
-        for box in list(self._boxes):
+        for box in _members(self._boxes):
             box._end("shutdown")
         self._flush()
 
@@ -244,7 +262,7 @@ class Node(NodeCore):
         """Blocks until nothing is queued for a connected peer, or a second passed."""
         notifier = Notifier()
         deadline = time.monotonic() + _LINGER_SECONDS
-        while any(row[1] == 2 and row[6] for row in self._stats()):
+        while self.running and any(row[1] == 2 and row[6] for row in self._stats()):
             left = deadline - time.monotonic()
             if left <= 0:
                 break
@@ -256,7 +274,10 @@ class Node(NodeCore):
         for binding in list(self._bindings.values()):
             binding.detach()
         self._bindings.clear()
+        self._driver = None
         self._stop()
+        for box in _members(self._boxes):  # those that threads made meanwhile
+            box._end("shutdown")
         self._callbacks.clear()
         self._named.clear()
         error = RouterError(f"the node {self._full_name} has stopped")
@@ -265,8 +286,9 @@ class Node(NodeCore):
                 waiter.finish(error)
         self._connecting.clear()
         self._draining.clear()
-        if self._calls is not None:
-            self._calls.stop(error)
+        for caller in list(self._callers.values()):
+            caller.stop(error)
+        self._callers.clear()
         _live.discard(self)
 
     async def __aenter__(self) -> Node:
@@ -296,19 +318,9 @@ class Node(NodeCore):
         return self._listen is not False and not _numeric(self._listen_host()[0])
 
     def _listen_host(self) -> tuple[str, int]:
-        listen = self._listen
-        if listen is None or listen is True:
-            return self._full_name.partition("@")[2], 0
-        if isinstance(listen, tuple):
-            return listen
-        assert isinstance(listen, str)
-        if listen.startswith("["):  # [::1]:port
-            host, _, rest = listen[1:].partition("]")
-            return host, int(rest[1:] or 0)
-        if listen.count(":") == 1:
-            host, _, port = listen.partition(":")
-            return host, int(port or 0)
-        return listen, 0
+        if isinstance(self._listen, tuple):
+            return self._listen
+        return self._full_name.partition("@")[2], 0
 
     def _listen_address(self) -> tuple[str, int] | None:
         if self._listen is False:
@@ -331,14 +343,18 @@ class Node(NodeCore):
         """The tie of this node to the running loop, made on first use."""
         if not self.running:
             raise RouterError(f"the node {self._full_name} is not running")
-        binding = self._bindings.get(loop)
-        if binding is not None and not binding.stale:
+        binding, driver = self._bindings.get(loop), self._driver
+        undriven = self._engine != "thread" and (driver is None or driver.stale)
+        if binding is not None and not binding.stale and not undriven:
             return binding
-        for other in [b for b in self._bindings.values() if b.stale]:
+        for other in [b for b in list(self._bindings.values()) if b.stale]:
             other.detach()
-            del self._bindings[other.loop]
-        drives = self._engine != "thread" and not any(b.drives for b in self._bindings.values())
-        binding = self._bindings[loop] = LoopBinding(self, loop, drives=drives)
+            self._bindings.pop(other.loop, None)
+        if binding is None or binding.stale:
+            binding = self._bindings[loop] = LoopBinding(self, loop)
+        if undriven:
+            binding.drive()
+            self._driver = binding
         return binding
 
     def _handle_events(self) -> None:
@@ -346,6 +362,7 @@ class Node(NodeCore):
         for kind, name, code, sys_, lost, text in self._take_events():
             if kind == _core.EVENT_UP:
                 log.info("%s: connected to %s", self._full_name, name)
+                self._leaving.discard(name)
                 self._settle(self._connecting.pop(name, []), None)
             elif kind == _core.EVENT_FAILED:
                 level = logging.WARNING if lost else logging.INFO
@@ -392,6 +409,11 @@ class Node(NodeCore):
                     self._full_name,
                     os.strerror(sys_),
                 )
+            if kind in (_core.EVENT_DOWN, _core.EVENT_FAILED):
+                self._leaving.discard(name)
+            if kind == _core.EVENT_DOWN and self._connecting.get(name) and self.running:
+                # Who asked after a disconnect wants the connection that comes next.
+                self._reach(self._peer(name))
             if kind in (_core.EVENT_DRAINED, _core.EVENT_DOWN, _core.EVENT_FAILED):
                 waiting, self._draining = self._draining, []
                 self._settle(waiting, None)
@@ -414,7 +436,8 @@ class Node(NodeCore):
 
     def _wait_for(self, waiter: _Waiter, timeout: float | None) -> bool:
         """Blocks this thread, driving the node, until the waiter is done; raises its error."""
-        notifier = Notifier()
+        notifier = waiter.notifier
+        assert notifier is not None
         deadline = None if timeout is None else time.monotonic() + timeout
         self._listen_events(notifier)
         try:
@@ -456,7 +479,7 @@ class Node(NodeCore):
         (wrong cookie, missing flag), NotAllowed, ValueError (no node name).
         """
         peer = self._prepare(name, host, port, cookie)
-        if peer.state == 2:
+        if self._is_up(peer):
             return
         loop = asyncio.get_running_loop()
         self._binding(loop)
@@ -481,7 +504,7 @@ class Node(NodeCore):
     ) -> None:
         """`connect` for a thread without an event loop."""
         peer = self._prepare(name, host, port, cookie)
-        if peer.state == 2:
+        if self._is_up(peer):
             return
         waiter = self._await_connection(peer, None)
         try:
@@ -494,6 +517,10 @@ class Node(NodeCore):
         self, name: str, host: str | None, port: int | None, cookie: str | bytes | None
     ) -> _core.Peer:
         peer = self._peer(name)
+        if host is not None and (not isinstance(host, str) or not host):
+            raise ValueError(f"host is a name or an address, not {host!r}")
+        if port is not None and (not isinstance(port, int) or not 0 < port < 65536):
+            raise ValueError(f"port is between 1 and 65535, not {port!r}")
         if host is not None or port is not None:
             self._addresses[name] = (host, port or 0)
         if cookie is not None:
@@ -505,19 +532,24 @@ class Node(NodeCore):
         # Events that are still unread speak of an earlier attempt.
         self._handle_events()
         self._connecting.setdefault(peer.name, []).append(waiter)
-        self._connect_needed(peer)
-        if peer.state == 2:
+        self._reach(peer)
+        if self._is_up(peer):
             waiter.finish(None)
         return waiter
+
+    def _is_up(self, peer: _core.Peer) -> bool:
+        return peer.state == 2 and peer.name not in self._leaving
+
+    def _reach(self, peer: _core.Peer) -> None:
+        if self._hold(peer):
+            self._connect_held(peer)
 
     def _forget_waiter(self, name: str, waiter: _Waiter) -> None:
         waiters = self._connecting.get(name)
         if waiters and waiter in waiters:
             waiters.remove(waiter)
 
-    def _connect_needed(self, peer: _core.Peer) -> None:
-        if not self._hold(peer):
-            return
+    def _connect_held(self, peer: _core.Peer) -> None:
         address = self._addresses.get(peer.name)
         try:
             if address is None and self._resolver is not None:
@@ -534,8 +566,10 @@ class Node(NodeCore):
                 )
             else:
                 self._dial(peer, None, 0)
-        except Exception as e:
-            self._abandon(peer, f"the resolver failed: {e}")
+        except BaseException as e:
+            self._abandon(peer, f"the resolver failed: {str(e) or type(e).__name__}")
+            if not isinstance(e, Exception):
+                raise
 
     def _resolve_later(self, peer: _core.Peer, found: Awaitable[tuple[str, int]]) -> None:
         async def resolve() -> None:
@@ -564,8 +598,15 @@ class Node(NodeCore):
         raise RouterError("an asynchronous resolver needs a running event loop")
 
     def disconnect(self, name: str) -> None:
-        """Closes the connection with `name`, or gives up connecting; nothing when there is none."""
-        self._disconnect(self._peer(name))
+        """Closes the connection with `name`, or gives up connecting; nothing when there is none.
+
+        Does not wait for it. A connect that follows makes a new connection.
+        """
+        peer = self._peer(name)
+        self._handle_events()
+        if peer.state:
+            self._leaving.add(peer.name)
+        self._disconnect(peer)
 
     async def ping(self, name: str, timeout: float = 7.0) -> bool:
         """True when `name` is, or can be, connected and its net_kernel answers."""
@@ -593,6 +634,8 @@ class Node(NodeCore):
 
     def monitor_nodes(self, box: Mailbox, on: bool = True) -> None:
         """Sends `("nodeup", name)` and `("nodedown", name)` to `box` from now on, or no more."""
+        if not isinstance(box, Mailbox) or box.node is not self:
+            raise ValueError(f"monitor_nodes takes a Mailbox of this node, not {box!r}")
         box._watch_nodes(on)
 
     # outgoing buffers ---------------------------------------------------------------
@@ -649,8 +692,17 @@ class Node(NodeCore):
         box = Mailbox(self, name, limit=limit, limit_bytes=limit_bytes, overflow=overflow)
         self._boxes.add(box)
         if name is not None:
-            self._named[name] = box
+            self._keep(name, box)
         return box
+
+    def _keep(self, name: str, box: Mailbox) -> None:
+        """A named box lives though the program forgets it; not when a signal has ended it."""
+        self._named[name] = box
+        if len(self._named) > self._named_mark:
+            for key, other in list(self._named.items()):
+                if other.closed:
+                    del self._named[key]
+            self._named_mark = 2 * len(self._named) + _NAMED_MARK
 
     def _forget(self, box: Mailbox) -> None:
         if box.name is not None and self._named.get(box.name) is box:
@@ -668,9 +720,13 @@ class Node(NodeCore):
     # calls -----------------------------------------------------------------------------
 
     def _caller(self) -> _calls.Caller:
-        if self._calls is None or self._calls.stale:
-            self._calls = _calls.Caller(self)
-        return self._calls
+        loop = asyncio.get_running_loop()
+        caller = self._callers.get(loop)
+        if caller is None or caller.stale:
+            for other in [loop for loop in list(self._callers) if loop.is_closed()]:
+                self._callers.pop(other).close()
+            caller = self._callers[loop] = _calls.Caller(self)
+        return caller
 
     async def call(self, dest: Any, request: Any, timeout: float = 5.0) -> Any:
         """Calls a gen_server and gives its reply.
@@ -750,6 +806,26 @@ def _lost(count: int) -> str:
     return f"; {count} message{'s' if count != 1 else ''} lost" if count else ""
 
 
+def _listen(listen: object) -> tuple[str, int] | bool | None:
+    """What the argument says, with an address taken apart."""
+    if listen is None or isinstance(listen, bool):
+        return listen
+    host: object = listen
+    port: object = 0
+    if isinstance(listen, tuple) and len(listen) == 2:
+        host, port = listen
+    elif isinstance(listen, str) and listen.startswith("["):  # [::1]:port
+        host, _, rest = listen[1:].partition("]")
+        port = rest[1:] or 0
+    elif isinstance(listen, str) and listen.count(":") == 1:
+        host, _, port = listen.partition(":")
+    if isinstance(port, str) and port.isascii() and port.isdigit():
+        port = int(port)
+    if not isinstance(host, str) or not host or not isinstance(port, int) or not 0 <= port < 65536:
+        raise ValueError(f"listen is 'host', 'host:port', (host, port) or False, not {listen!r}")
+    return host, port
+
+
 def _numeric(host: str) -> bool:
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
@@ -768,8 +844,8 @@ def default_epmd_port() -> int:
 def _epmd_port(port: int | None) -> int:
     if port is None:
         port = default_epmd_port()
-    if not 0 < port < 65536:
-        raise ValueError(f"epmd_port is between 1 and 65535, not {port}")
+    if not isinstance(port, int) or not 0 < port < 65536:
+        raise ValueError(f"epmd_port is between 1 and 65535, not {port!r}")
     return port
 
 
@@ -782,7 +858,9 @@ def _cookie(cookie: str | bytes | None) -> bytes:
             raise RouterError(
                 f"no cookie: pass cookie=, or put the cluster's into {path} ({e.strerror})"
             ) from None
-    raw = cookie.encode() if isinstance(cookie, str) else bytes(cookie)
+    if not isinstance(cookie, (str, bytes)):
+        raise TypeError(f"cookie is a str or bytes, not {type(cookie).__name__}")
+    raw = cookie.encode() if isinstance(cookie, str) else cookie
     if len(raw) > 255:
         raise ValueError("a cookie has at most 255 bytes")
     return raw
@@ -792,12 +870,24 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
     return asyncio._get_running_loop()
 
 
+_T = TypeVar("_T")
+
+
+def _members(things: weakref.WeakSet[_T]) -> list[_T]:
+    """What is in the set, though other threads change it meanwhile."""
+    while True:
+        try:
+            return list(things)
+        except RuntimeError:  # it changed while it was copied
+            continue
+
+
 _live: weakref.WeakSet[Node] = weakref.WeakSet()
 
 
 def _stop_all() -> None:
     """At interpreter exit: threads end, sockets close; peers see a clean disconnect."""
-    for node in list(_live):
+    for node in _members(_live):
         if node.running:
             node._flush()
             node._stop()
@@ -811,6 +901,9 @@ def _after_fork() -> None:
         node._bindings.clear()
         node._after_fork()
     _live.clear()
+    for notifier in list(_core.notifiers):
+        notifier.after_fork()
+    _core.notifiers.clear()
 
 
 atexit.register(_stop_all)

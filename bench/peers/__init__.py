@@ -9,6 +9,9 @@ in one line on standard output. The end of the input ends the process.
     serve COUNT                             {"armed": true}, later {"served": COUNT}
     ping FORM COUNT SIZE DESTINATION        {"p50", "p99", "p999", "mean"}
     bulk SIZE DESTINATION, or bulk off      {"bulk": ...}
+    cycle COUNT DESTINATION                 {"cycles": COUNT, "ns"}: connect and disconnect
+    hold COUNT DESTINATION                  {"held": COUNT}: connections that stay
+    flood EACH SIZE DESTINATION             {"sent": ...}: on every held connection
 
 `receive`: each of BOXES destinations gets COUNT messages, shared by SENDERS.
 SENDER counts from 0; its messages carry the ids SENDER << 40, and up by one.

@@ -59,9 +59,10 @@ obey(["bulk", Size, Dest]) ->
     To = dest(Dest),
     put(bulk_sender, spawn(fun() -> send_bulk(To, 0, Payload) end)),
     io:format("{\"bulk\": ~s}~n", [Size]);
-obey(["cycle", Count | Nodes]) ->
-    cycle(num(Count), [list_to_atom(N) || N <- Nodes]),
-    io:format("{\"cycles\": ~s}~n", [Count]).
+obey(["cycle", Count, Dest]) ->
+    Begin = now_ns(),
+    cycle(num(Count), node_of(Dest)),
+    io:format("{\"cycles\": ~s, \"ns\": ~b}~n", [Count, now_ns() - Begin]).
 
 num(Text) -> list_to_integer(Text).
 node_of(Word) -> [_, Node] = string:split(Word, "/"), list_to_atom(Node).
@@ -184,7 +185,7 @@ share(Sorted, Share) ->
 %% Connections.
 
 cycle(0, _) -> ok;
-cycle(Left, [Node | More]) ->
+cycle(Left, Node) ->
     true = net_kernel:connect_node(Node),
     true = erlang:disconnect_node(Node),
-    cycle(Left - 1, More ++ [Node]).
+    cycle(Left - 1, Node).

@@ -106,6 +106,7 @@ class Actor:
         self.replies = node.mailbox()
         self.bulk_box = node.mailbox("bulk")
         self.bulk_task: asyncio.Task[None] | None = None
+        self.crowd: list[router.Node] = []
         self.drop_task = asyncio.create_task(self.drop_bulk())
 
     @staticmethod
@@ -201,6 +202,43 @@ class Actor:
             await self.node.drain()
             await asyncio.sleep(0)
 
+    # connections -----------------------------------------------------------------
+
+    async def cycle(self, count: int, word: str) -> None:
+        name = self.dest(word)[1]
+        begin = now()
+        for _ in range(count):
+            await self.node.connect(name)
+            self.node.disconnect(name)
+        answer(cycles=count, ns=now() - begin)
+
+    async def hold(self, count: int, word: str) -> None:
+        """So many nodes in this process, each with its connection. No thread for each."""
+        short = self.node.name.partition("@")[0]
+        for i in range(count):
+            node = router.Node(
+                f"{short}_{i}@127.0.0.1", cookie="bench", listen=False, engine="inline"
+            )
+            self.crowd.append(node)
+            await node.start()
+            await node.connect(self.dest(word)[1])
+        answer(held=count)
+
+    async def flood(self, each: int, size: int, word: str) -> None:
+        dest, data = self.dest(word), payload(size)
+        for start in range(0, each, 16):
+            for number, node in enumerate(self.crowd):
+                first = (number << SHIFT) + start
+                for i in range(first, first + min(16, each - start)):
+                    node.send(dest, (EVENT, i, data))
+                await node.drain()
+        answer(sent=each)
+
+    async def release(self) -> None:
+        crowd, self.crowd = self.crowd, []
+        for node in crowd:
+            await node.stop()
+
 
 async def main(name: str, engine: str) -> None:
     async with router.Node(name, cookie="bench", engine=engine) as node:
@@ -210,6 +248,7 @@ async def main(name: str, engine: str) -> None:
             method = getattr(actor, command)
             await method(*(int(w) if w.isdigit() else w for w in words))
         actor.drop_task.cancel()
+        await actor.release()
 
 
 if __name__ == "__main__":

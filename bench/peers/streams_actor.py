@@ -258,6 +258,7 @@ class Actor:
         self.writers: dict[str, Any] = {}
         self.pingers: dict[str, Any] = {}
         self.bulk_task: asyncio.Task[None] | None = None
+        self.crowd: list[Any] = []
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def listen(self) -> str:
@@ -442,6 +443,36 @@ class Actor:
                 await asyncio.sleep(0)
         finally:
             writer.close()
+
+    # connections -----------------------------------------------------------------
+
+    async def cycle(self, count: int, dest: str) -> None:
+        begin = now()
+        for _ in range(count):
+            _, writer = await self.open(dest, 3)
+            writer.close()
+            await writer.wait_closed()
+        answer(cycles=count, ns=now() - begin)
+
+    async def hold(self, count: int, dest: str) -> None:
+        for _ in range(count):
+            if self.style == "buffered":
+                self.crowd.append(BufferedWriter(await self.open_buffered(Buffered, dest, 1)))
+            else:
+                self.crowd.append((await self.open(dest, 1))[1])
+        answer(held=count)
+
+    async def flood(self, each: int, size: int, dest: str) -> None:
+        data, pack = payload(size), LENGTH.pack
+        for start in range(0, each, 16):
+            for number, writer in enumerate(self.crowd):
+                first = (number << SHIFT) + start
+                for i in range(first, first + min(16, each - start)):
+                    body = encode((TAG, i, data))
+                    writer.write(pack(len(body)) + body)
+                await writer.drain()
+            await asyncio.sleep(0)  # a turn of the loop writes what the transports hold
+        answer(sent=each)
 
 
 async def main(style: str) -> None:

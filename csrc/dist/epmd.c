@@ -83,7 +83,9 @@ int64_t rt_epmd_read_port2(const uint8_t *p, size_t n, rt_epmd_port *out) {
         !rt_cursor_u8(&c, &v.protocol) || !rt_cursor_u16(&c, &v.highest) ||
         !rt_cursor_u16(&c, &v.lowest))
         return RT_AGAIN;
-    if (!rt_cursor_u16(&c, &length) || !rt_cursor_take(&c, length, &dropped)) return RT_AGAIN;
+    if (!rt_cursor_u16(&c, &length)) return RT_AGAIN;
+    if (length > RT_EPMD_NAME_BYTES_MAX) return RT_EBAD; /* nothing to wait for */
+    if (!rt_cursor_take(&c, length, &dropped)) return RT_AGAIN;
     if (!rt_cursor_u16(&c, &length) || !rt_cursor_take(&c, length, &dropped)) return RT_AGAIN;
     *out = v;
     return c.p - p;

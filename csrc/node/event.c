@@ -15,8 +15,8 @@ void rt_events_fini(rt_events *q)
         rt_free(q->first);
         q->first = next;
     }
-    for (int i = 0; i < RT_LISTENERS_MAX; i++)
-        if (q->listener[i]) rt_notifier_rele(q->listener[i]);
+    for (uint32_t i = 0; i < q->listeners; i++) rt_notifier_rele(q->listener[i]);
+    rt_free(q->listener);
     pthread_mutex_destroy(&q->lock);
 }
 
@@ -50,8 +50,7 @@ void rt_events_put(rt_events *q, enum rt_event_kind kind, rt_slice name, int cod
         q->last = e;
         q->count++;
     }
-    for (int i = 0; i < RT_LISTENERS_MAX; i++)
-        if (q->listener[i]) rt_notifier_poke(q->listener[i]);
+    for (uint32_t i = 0; i < q->listeners; i++) rt_notifier_poke(q->listener[i]);
     pthread_mutex_unlock(&q->lock);
 }
 
@@ -70,15 +69,23 @@ rt_event *rt_events_take(rt_events *q)
 
 int rt_events_listen(rt_events *q, rt_notifier *n)
 {
-    int rc = RT_ELIMIT;
+    int rc = RT_OK;
     pthread_mutex_lock(&q->lock);
-    for (int i = 0; i < RT_LISTENERS_MAX && rc < 0; i++) {
-        if (q->listener[i]) continue;
-        rt_notifier_hold(n);
-        q->listener[i] = n;
-        rc = RT_OK;
+    if (q->listeners == q->listeners_cap) {
+        uint32_t cap = q->listeners_cap ? q->listeners_cap * 2 : 4;
+        rt_notifier **more = rt_realloc(q->listener, cap * sizeof *more);
+        if (more) {
+            q->listener = more;
+            q->listeners_cap = cap;
+        } else {
+            rc = RT_ENOMEM;
+        }
     }
-    if (rc == RT_OK && q->first) rt_notifier_poke(n);
+    if (rc == RT_OK) {
+        rt_notifier_hold(n);
+        q->listener[q->listeners++] = n;
+        if (q->first) rt_notifier_poke(n);
+    }
     pthread_mutex_unlock(&q->lock);
     return rc;
 }
@@ -86,9 +93,12 @@ int rt_events_listen(rt_events *q, rt_notifier *n)
 void rt_events_ignore(rt_events *q, rt_notifier *n)
 {
     pthread_mutex_lock(&q->lock);
-    for (int i = 0; i < RT_LISTENERS_MAX; i++) {
-        if (q->listener[i] != n) continue;
-        q->listener[i] = NULL;
+    for (uint32_t i = 0; i < q->listeners;) {
+        if (q->listener[i] != n) {
+            i++;
+            continue;
+        }
+        q->listener[i] = q->listener[--q->listeners];
         rt_notifier_rele(n);
     }
     pthread_mutex_unlock(&q->lock);

@@ -38,14 +38,13 @@ typedef struct rt_event {
     char text[RT_EVENT_TEXT_MAX];
 } rt_event;
 
-#define RT_LISTENERS_MAX 64
-
 typedef struct rt_events {
     pthread_mutex_t lock;
     rt_event *first, *last;
     uint32_t count;
     uint64_t dropped;
-    rt_notifier *listener[RT_LISTENERS_MAX];
+    rt_notifier **listener;  /* loops, and threads while they wait for a connection */
+    uint32_t listeners, listeners_cap;
 } rt_events;
 
 int rt_events_init(rt_events *q);
@@ -56,7 +55,7 @@ void rt_events_put(rt_events *q, enum rt_event_kind kind, rt_slice name, int cod
                    uint64_t lost, const char *text);
 /* The oldest event, or NULL; freed by the caller with rt_free. */
 rt_event *rt_events_take(rt_events *q);
-int rt_events_listen(rt_events *q, rt_notifier *n);     /* RT_ELIMIT */
+int rt_events_listen(rt_events *q, rt_notifier *n);     /* RT_ENOMEM */
 void rt_events_ignore(rt_events *q, rt_notifier *n);
 
 #endif

@@ -75,6 +75,7 @@ typedef struct rt_mapper {
     rt_listener listener[2];     /* IPv4 and IPv6 */
     rt_epmd_server *server;
     uint64_t next_client;
+    uint32_t asking;             /* clients that hold no registration */
     struct rt_mapper_client *clients;
 } rt_mapper;
 
@@ -128,6 +129,7 @@ bool rt_holds_paused(rt_node *n, rt_peer *p);   /* the peer is not read */
 void rt_node_tell_watchers(rt_node *n, const char *what, rt_peer *p);
 bool rt_node_box_over(const rt_process *p);
 rt_slice rt_node_host_part(rt_slice name);
+void rt_node_accept_failed(rt_node *n, int sys); /* a listener is quiet: wakes it later */
 void rt_node_close_full(rt_node *n, rt_peer *p, rt_pid pid); /* with reason overflow */
 
 #endif

@@ -10,16 +10,16 @@
 
 #define RETRY_MS_FIRST 50u
 #define RETRY_MS_MAX 5000u
-#define CLIENT_MS_MAX 10000u     /* a client that asks nothing */
 #define ANSWER_MS_MAX 5000u
-#define CLIENTS_MAX 4096u
 
 /* A connection to the port mapper that we serve. */
 typedef struct rt_mapper_client {
     rt_conn conn;
     rt_mapper *mapper;
     uint64_t id;
-    bool local, kept;            /* kept: it holds a registration */
+    bool local;
+    bool kept;                   /* it holds a registration, for as long as it likes */
+    bool answered;               /* closed when the answer is written; says nothing more */
     rt_timer timer;
     struct rt_mapper_client *prev, *next;
 } rt_mapper_client;
@@ -66,6 +66,7 @@ static void client_closed(rt_conn *c, int rc, int sys)
     (void)rc;
     (void)sys;
     rt_timer_cancel(m->node->engine.timers, &k->timer);
+    if (!k->kept) m->asking--;
     if (m->server) rt_epmd_server_closed(m->server, k->id);
     if (k->prev) k->prev->next = k->next;
     else m->clients = k->next;
@@ -78,6 +79,7 @@ static int64_t client_bytes(rt_conn *c, const uint8_t *p, size_t n)
     rt_mapper_client *k = RT_CONTAINER_OF(c, rt_mapper_client, conn);
     rt_buf out = RT_BUF_INIT;
     size_t used = 0;
+    if (k->answered) return (int64_t)n;
     int rc = rt_epmd_server_feed(k->mapper->server, k->id, k->local, p, n, &used, &out);
     if (rc >= 0 && out.n) {
         int sent = rt_conn_send(c, out.p, out.n);
@@ -87,9 +89,13 @@ static int64_t client_bytes(rt_conn *c, const uint8_t *p, size_t n)
     if (rc < 0) return rc;
     if (rc == 1) {
         k->kept = true;
+        k->mapper->asking--;
         rt_timer_cancel(k->mapper->node->engine.timers, &k->timer);
     }
-    if (rc == 2) rt_conn_finish(c);
+    if (rc == 2) {
+        k->answered = true;
+        rt_conn_finish(c);
+    }
     return (int64_t)used;
 }
 
@@ -104,6 +110,11 @@ static void accept_client(rt_mapper *m, int fd, const rt_address *peer)
 {
     rt_node *n = m->node;
     rt_address here;
+    if (m->asking >= n->route.limits.handshakes_max) {
+        rt_socket_close(fd);
+        say(m, RT_EVENT_REFUSED, RT_ELIMIT, "too many clients of the port mapper (handshakes_max)");
+        return;
+    }
     rt_mapper_client *k = rt_calloc(1, sizeof *k);
     if (!k) goto fail;
     k->mapper = m;
@@ -121,7 +132,9 @@ static void accept_client(rt_mapper *m, int fd, const rt_address *peer)
     k->next = m->clients;
     if (k->next) k->next->prev = k;
     m->clients = k;
-    if (rt_timer_set(n->engine.timers, &k->timer, rt_now() + CLIENT_MS_MAX * RT_MS) < 0)
+    m->asking++;
+    uint64_t end = rt_now() + n->route.limits.connect_ms * RT_MS;
+    if (rt_timer_set(n->engine.timers, &k->timer, end) < 0)
         rt_conn_close(&k->conn, RT_ENOMEM, 0);
     return;
 fail:
@@ -137,10 +150,13 @@ static void accepted6(rt_listener *l, int fd, const rt_address *peer)
 {
     accept_client(RT_CONTAINER_OF(l, rt_mapper, listener[1]), fd, peer);
 }
-static void accept_failed(rt_listener *l, int sys)
+static void accept_failed4(rt_listener *l, int sys)
 {
-    (void)sys; /* the node's own listener reports the same shortage */
-    rt_listener_resume(l);
+    rt_node_accept_failed(RT_CONTAINER_OF(l, rt_mapper, listener[0])->node, sys);
+}
+static void accept_failed6(rt_listener *l, int sys)
+{
+    rt_node_accept_failed(RT_CONTAINER_OF(l, rt_mapper, listener[1])->node, sys);
 }
 
 /* Becomes the port mapper. RT_ESYS with EADDRINUSE: somebody else was faster. */
@@ -154,7 +170,8 @@ static int serve(rt_mapper *m)
     if (rc < 0) return rc;
     m->listener[0].accepted = accepted4;
     m->listener[1].accepted = accepted6;
-    m->listener[0].failed = m->listener[1].failed = accept_failed;
+    m->listener[0].failed = accept_failed4;
+    m->listener[1].failed = accept_failed6;
     rc = rt_listener_open(&m->listener[0], n->engine.poller, &at);
     if (rc < 0) return rc;
     m->server = rt_epmd_server_new(n->epmd_port, n->route.limits.names_max);

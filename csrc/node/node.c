@@ -312,15 +312,21 @@ static void accepted(rt_listener *l, int fd, const rt_address *peer)
 
 static void resume_accept(rt_timer *t)
 {
-    rt_listener_resume(&RT_CONTAINER_OF(t, rt_node, accept_timer)->listener);
+    rt_node *n = RT_CONTAINER_OF(t, rt_node, accept_timer);
+    rt_listener_resume(&n->listener);
+    for (int i = 0; i < 2 && n->mapper.server; i++) rt_listener_resume(&n->mapper.listener[i]);
+}
+
+void rt_node_accept_failed(rt_node *n, int sys)
+{
+    rt_events_put(&n->events, RT_EVENT_ACCEPT, rt_slice_of(NULL, 0), RT_ESYS, sys, 0, NULL);
+    if (rt_timer_set(n->engine.timers, &n->accept_timer, rt_now() + ACCEPT_RETRY_MS * RT_MS) < 0)
+        resume_accept(&n->accept_timer);
 }
 
 static void accept_failed(rt_listener *l, int sys)
 {
-    rt_node *n = RT_CONTAINER_OF(l, rt_node, listener);
-    rt_events_put(&n->events, RT_EVENT_ACCEPT, rt_slice_of(NULL, 0), RT_ESYS, sys, 0, NULL);
-    if (rt_timer_set(n->engine.timers, &n->accept_timer, rt_now() + ACCEPT_RETRY_MS * RT_MS) < 0)
-        rt_listener_resume(l);
+    rt_node_accept_failed(RT_CONTAINER_OF(l, rt_node, listener), sys);
 }
 
 /* A creation no other incarnation is likely to have; 0 to 3 are small ones that

@@ -98,6 +98,34 @@ static bool more_addresses(const rt_session *l)
     return l->attempt && l->attempt->next + 1 < l->attempt->resolve.count;
 }
 
+/* Words for what ended a handshake, or NULL where the code's own will do. The code
+ * becomes one that tells who connects what to raise. */
+static const char *handshake_failure(const rt_session *l, int *rc, char text[RT_EVENT_TEXT_MAX])
+{
+    switch (*rc) {
+    case RT_EFLAGS:
+        snprintf(text, RT_EVENT_TEXT_MAX, "the peer lacks the mandatory flag %s",
+                 rt_flag_name(l->hs->missing));
+        return text;
+    case RT_ECLOSED:
+        /* A peer that does not like our digest closes without a word. */
+        *rc = rt_handshake_closed(l->hs);
+        return *rc == RT_EAUTH ? "the cookie does not match the peer's"
+                               : "the peer closed the connection during the handshake";
+    case RT_ETIME:
+        return "the peer fell silent during the handshake";
+    case RT_ELIMIT:
+        *rc = RT_EBAD;
+        return "malformed input: longer than any handshake";
+    case RT_EINVAL:
+        *rc = RT_EBAD;
+        return l->initiator ? "a node with another name answers there"
+                            : "the peer bears our own name";
+    default:
+        return NULL;
+    }
+}
+
 static void conn_closed(rt_conn *c, int rc, int sys)
 {
     rt_session *l = session_of(c);
@@ -118,17 +146,8 @@ static void conn_closed(rt_conn *c, int rc, int sys)
         snprintf(text, sizeof text, "cannot connect to %s: %s", where,
                  rc == RT_ESYS ? strerror(sys) : rt_err_text(rc));
         say = text;
-    } else if (l->state == RT_SESSION_HANDSHAKE && rc == RT_EFLAGS && l->hs) {
-        snprintf(text, sizeof text, "the peer lacks the mandatory flag %s",
-                 rt_flag_name(l->hs->missing));
-        say = text;
-    } else if (l->state == RT_SESSION_HANDSHAKE && rc == RT_ECLOSED && l->hs) {
-        /* A peer that does not like our digest closes without a word. */
-        rc = rt_handshake_closed(l->hs);
-        say = rc == RT_EAUTH ? "the cookie does not match the peer's"
-                             : "the peer closed the connection during the handshake";
-    } else if (l->state == RT_SESSION_HANDSHAKE && rc == RT_ETIME) {
-        say = "the peer fell silent during the handshake";
+    } else if (l->state == RT_SESSION_HANDSHAKE && l->hs) {
+        say = handshake_failure(l, &rc, text);
     }
     session_end(l, rc, sys, say);
 }
@@ -458,6 +477,7 @@ static int64_t lookup_bytes(rt_conn *c, const uint8_t *p, size_t n)
     int64_t used = rt_epmd_read_port2(p, n, &answer);
     if (used == RT_AGAIN) return 0;
     if (used < 0) return used;
+    if (answer.port == 0) return RT_ENOENT; /* a node that does not listen */
     l->port = answer.port;
     return RT_EALIVE; /* closes: found */
 }
@@ -482,7 +502,8 @@ static void lookup_closed(rt_conn *c, int rc, int sys)
     else
         snprintf(text, sizeof text, "no port mapper at %s: %s", where,
                  rc == RT_ESYS ? strerror(sys) : rt_err_text(rc));
-    session_end(l, rc == RT_OK ? RT_ECLOSED : rc, sys, text);
+    /* Nothing was said to the peer itself: for who connects it is not to be found. */
+    session_end(l, rc == RT_ESYS || rc == RT_ETIME ? rc : RT_ENOENT, sys, text);
 }
 
 static const rt_conn_ops lookup_ops = {

@@ -1,22 +1,32 @@
-"""Commands that talk to a running node: ping, call, stats."""
+"""Commands that ask a running node to do something: ping, call."""
 
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from router import etf
-from router.cli.common import Cookie, EpmdPort, Name, Timeout, fail, node_for, out, working
+from router.cli.common import (
+    AsJson,
+    Cookie,
+    EpmdPort,
+    Name,
+    Target,
+    Timeout,
+    fail,
+    node_for,
+    out,
+    working,
+)
+from router.cli.terms import json_of, term_of
 from router.errors import RemoteError
 from router.node import Node
 
-__all__ = ["call", "ping", "stats"]
-
-Target = Annotated[str, typer.Argument(metavar="NODE", help="name@host", show_default=False)]
+__all__ = ["call", "ping"]
 
 
 def ping(
@@ -29,71 +39,96 @@ def ping(
 ) -> None:
     """Ask a node whether it is there, as net_adm:ping does. Exits 1 when it is not.
 
-    router ping shop@127.0.0.1 --cookie secret
+    Examples:
+
+    router ping shop@127.0.0.1
+
+    ROUTER_COOKIE=secret router ping web@backend --count 5
     """
     with node_for(node, name, cookie, epmd_port) as own:
         start = time.perf_counter()
         with working(f"connecting to {node}"):
             own.connect_sync(node, timeout)
-        out.print(f"connected to {node} in {_ms(start)}", markup=False)
+        out.print(f"connected to {node} in {_ms(time.perf_counter() - start)}", markup=False)
+        times = []
         for _ in range(count):
             start = time.perf_counter()
-            if not own.ping_sync(node, timeout):
-                raise fail(f"pang: {node} does not answer")
-            out.print(f"pong from {node} in {_ms(start)}", markup=False)
+            with working(f"waiting for {node}"):
+                there = own.ping_sync(node, timeout)
+            if not there:
+                raise fail(
+                    f"pang: {node} is connected but did not answer within {timeout:g} s",
+                    hint="--timeout gives it longer.",
+                )
+            times.append(time.perf_counter() - start)
+            out.print(f"pong from {node} in {_ms(times[-1])}", markup=False)
+        if count > 1:
+            low, middle, high = min(times), statistics.median(times), max(times)
+            out.print(f"{count} pings: min {_ms(low)}, median {_ms(middle)}, max {_ms(high)}")
 
 
-def _ms(start: float) -> str:
-    return f"{(time.perf_counter() - start) * 1e3:.2f} ms"
-
-
-def _parse(text: str) -> Any:
-    try:
-        return etf.parse(text)
-    except ValueError as e:
-        raise fail(
-            f"not a term in Erlang's notation: {text}\n{e}\n"
-            "Examples: 42  ok  'Quoted atom'  <<\"binary\">>  [1,2]  {ok,#{a => 1}}",
-            2,
-        ) from None
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms"
 
 
 def call(
     node: Target,
     module: Annotated[
         str,
-        typer.Argument(help="A module; with --gen-server a registered name.", show_default=False),
+        typer.Argument(
+            metavar="MODULE",
+            help="A module; with --gen-server the name of a server.",
+            show_default=False,
+        ),
     ],
     function: Annotated[
         str,
         typer.Argument(
-            help="A function, or with --gen-server the request, a term.", show_default=False
+            metavar="FUNCTION",
+            help="A function; with --gen-server the request, a term.",
+            show_default=False,
         ),
     ],
     args: Annotated[
         list[str] | None,
-        typer.Argument(help="Arguments, each a term in Erlang's notation.", show_default=False),
+        typer.Argument(
+            metavar="ARGS",
+            help="Arguments, each a term in Erlang's notation.",
+            show_default=False,
+        ),
     ] = None,
     gen_server: Annotated[
         bool, typer.Option("--gen-server", "-g", help="Call a gen_server instead of a function.")
     ] = False,
+    as_json: AsJson = False,
     timeout: Timeout = 5.0,
     name: Name = None,
     cookie: Cookie = None,
     epmd_port: EpmdPort = None,
 ) -> None:
-    """Call a function, or a gen_server, and print what it answers in Erlang's notation.
+    """Call a function (over erpc) or a gen_server, and print what it answers.
+
+    Terms are in Erlang's notation. With --json, strings stand for atoms and
+    binaries, arrays for tuples and lists.
+
+    Examples:
 
     router call shop@127.0.0.1 lists seq 1 10
 
-    router call shop@127.0.0.1 maps get a '#{a => 1}'
+    router call shop@127.0.0.1 maps get a '#{a => -1}'
 
-    router call shop@127.0.0.1 prices '{price,<<"apple">>}' --gen-server
+    router call web@127.0.0.1 Elixir.String upcase '<<"hello">>'
+
+    router call shop@127.0.0.1 prices --gen-server '{price,<<"apple">>}'
     """
-    terms = [_parse(text) for text in args or []]
-    request = _parse(function) if gen_server else None
-    if gen_server and terms:
-        raise fail("with --gen-server there is one request, a term", 2)
+    if gen_server and args:
+        raise fail(
+            f"with --gen-server there is one request, a term; {len(args)} more came",
+            hint="Several things go into a tuple: router call NODE SERVER -g '{put,a,1}'",
+            code=2,
+        )
+    request = term_of(function) if gen_server else None
+    terms = [term_of(text) for text in args or []]
     with node_for(node, name, cookie, epmd_port) as own:
         try:
             with working(f"calling {node}"):
@@ -103,75 +138,31 @@ def call(
                 else:
                     result = own.rpc_sync(node, module, function, terms, timeout)
         except RemoteError as e:
-            stack = f"\n{etf.format(e.stacktrace)}" if e.stacktrace else ""
-            raise fail(f"{node} answered {e.class_}: {etf.format(e.reason)}{stack}") from None
+            raise _remote(e, own, node) from None
+    _print(result, as_json)
+
+
+def _print(result: Any, as_json: bool) -> None:
+    if not as_json:
         out.print(etf.format(result), markup=False)
+        return
+    try:
+        text = json.dumps(json_of(result))
+    except (ValueError, RecursionError) as e:
+        reason = "it nests too deep" if isinstance(e, RecursionError) else str(e)
+        raise fail(
+            f"the answer does not fit JSON: {reason}", hint="It shows without --json."
+        ) from e
+    out.print(text, markup=False)
 
 
-_QUESTIONS: tuple[tuple[str, str, str, list[Any]], ...] = (
-    ("release", "erlang", "system_info", [etf.Atom("otp_release")]),
-    ("schedulers", "erlang", "system_info", [etf.Atom("schedulers_online")]),
-    ("processes", "erlang", "system_info", [etf.Atom("process_count")]),
-    ("ports", "erlang", "system_info", [etf.Atom("port_count")]),
-    ("atoms", "erlang", "system_info", [etf.Atom("atom_count")]),
-    ("run queue", "erlang", "statistics", [etf.Atom("run_queue")]),
-    ("memory, bytes", "erlang", "memory", [etf.Atom("total")]),
-    ("nodes", "erlang", "nodes", []),
-    ("hidden nodes", "erlang", "nodes", [etf.Atom("hidden")]),
-)
-
-
-def _ask(own: Node, node: str, timeout: float) -> dict[str, str]:
-    found = {}
-    for label, module, function, args in _QUESTIONS:
-        answer = own.rpc_sync(node, module, function, list(args), timeout)
-        charlist = label == "release" and isinstance(answer, list)
-        found[label] = bytes(answer).decode() if charlist else etf.format(answer)
-    return found
-
-
-def stats(
-    node: Target,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    timeout: Timeout = 5.0,
-    name: Name = None,
-    cookie: Cookie = None,
-    epmd_port: EpmdPort = None,
-) -> None:
-    """Show how a node is, and the connection with it.
-
-    An Erlang node answers for itself. A router node answers nothing yet: its
-    program shows node.stats().
-    """
-    with node_for(node, name, cookie, epmd_port) as own:
-        with working(f"asking {node}"):
-            own.connect_sync(node, timeout)
-            try:
-                found = _ask(own, node, timeout)
-                note = ""
-            except RemoteError as e:
-                found = {}
-                note = (
-                    f"{node} answers no questions about itself ({etf.format(e.reason)}): "
-                    "router nodes do not yet; their programs have node.stats()"
-                )
-            row = next(r for r in own.stats() if r["peer"] == node)
-        link = {field: row[field].item() for field in row.dtype.names if field != "peer"}
-        if as_json:
-            out.print(
-                json.dumps({"node": node, "about": found, "connection": link, "note": note}),
-                markup=False,
-            )
-            return
-        table = Table(title=node, show_header=False, title_justify="left")
-        for key, value in found.items():
-            table.add_row(key, value)
-        if found:
-            table.add_section()
-        for key, value in link.items():
-            table.add_row(
-                f"connection: {key}", f"{value:.6f}" if isinstance(value, float) else str(value)
-            )
-        out.print(table)
-        if note:
-            out.print(note, markup=False)
+def _remote(e: RemoteError, own: Node, node: str) -> typer.Exit:
+    lines = [f"{node} answered {e.class_}: {etf.format(e.reason)}"]
+    frames = e.stacktrace if isinstance(e.stacktrace, list) else []
+    lines += [f"  in {etf.format(frame)}" for frame in frames]
+    hint = ""
+    if e.reason == "undef":
+        hint = "The node has no such function with that many arguments, or cannot load the module."
+    elif e.reason == ("erpc", "notsup"):
+        hint = "It is not an Erlang node: router nodes serve no functions yet, they take messages."
+    return fail("\n".join(lines), hint=hint)

@@ -118,7 +118,10 @@ class Host:
         attempt = self.begin_dialing(listener)
         with listener.accept() as link:
             answer(link)
-            self.until(lambda: attempt.done, "the end of connecting")
+            return self.outcome(attempt)
+
+    def outcome(self, attempt: _Attempt) -> BaseException | None:
+        self.until(lambda: attempt.done, "the end of connecting")
         return attempt.error
 
     def begin_dialing(self, listener: Listener) -> _Attempt:

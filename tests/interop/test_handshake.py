@@ -63,6 +63,30 @@ async def test_a_ping_connects(talker: ErlangNode, name: str) -> None:
         assert await node.ping(talker.name)
 
 
+@pytest.mark.parametrize("engine", ["auto", "thread", "inline"])
+async def test_a_connect_after_a_disconnect_is_a_new_one(
+    talker: ErlangNode, name: str, engine: str
+) -> None:
+    """It must not be content with the connection that is about to go."""
+    async with Node(name, engine=engine) as node:
+        for _ in range(10):
+            await node.connect(talker.name)
+            node.disconnect(talker.name)
+            await node.connect(talker.name)
+            await both_ways(node, talker)
+            node.disconnect(talker.name)
+            assert await node.ping(talker.name)
+            node.disconnect(talker.name)
+
+            def on_a_thread() -> bool:
+                node.connect_sync(talker.name)
+                node.disconnect(talker.name)
+                return node.ping_sync(talker.name)
+
+            assert await asyncio.to_thread(on_a_thread)
+        assert node.stats()[0]["connects"] >= 40
+
+
 def test_connecting_without_a_loop(talker: ErlangNode, name: str) -> None:
     with Node(name) as node:
         node.connect_sync(talker.name)
