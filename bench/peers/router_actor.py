@@ -107,16 +107,13 @@ class Actor:
         self.bulk_box = node.mailbox("bulk")
         self.bulk_task: asyncio.Task[None] | None = None
         self.crowd: list[router.Node] = []
-        self.drop_task = asyncio.create_task(self.drop_bulk())
+        # A task that receives in a loop may not yield while messages wait; a callback does.
+        self.bulk_box.on_messages(lambda terms: None)
 
     @staticmethod
     def dest(word: str) -> Any:
         name, _, node = word.partition("/")
         return name, node
-
-    async def drop_bulk(self) -> None:
-        while True:
-            await self.bulk_box.receive_many()
 
     async def receive(self, form: str, count: int, size: int, senders: int, boxes: int) -> None:
         while len(self.boxes) < boxes:
@@ -247,7 +244,6 @@ async def main(name: str, engine: str) -> None:
         async for command, *words in commands():
             method = getattr(actor, command)
             await method(*(int(w) if w.isdigit() else w for w in words))
-        actor.drop_task.cancel()
         await actor.release()
 
 

@@ -155,7 +155,6 @@ def _cookie(given: str | None) -> bytes:
         raise fail(
             f"no cookie: {path}: {e.strerror}",
             hint="Put the cluster's cookie into that file or into ROUTER_COOKIE, or use --cookie.",
-            code=2,
         ) from None
 
 

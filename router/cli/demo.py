@@ -288,7 +288,7 @@ class _Progress:
     def meeting(self, what: str) -> None:
         self._what = f"{what}: "
         if not err.is_terminal:
-            err.print(f"{what} exchange messages", markup=False)
+            out.print(f"{what} exchange messages", markup=False)
 
     def doing(self, text: str) -> None:
         self._steps += 1

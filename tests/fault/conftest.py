@@ -6,12 +6,15 @@ A test that takes longer than it may is ended with every thread's stack.
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import faulthandler
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -38,44 +41,50 @@ def no_socket_left() -> Iterator[None]:
 
 
 class LogLines(logging.Handler):
+    """What the package logs, and a way to wait for it."""
+
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.lines: list[str] = []
+        self._more = threading.Condition()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
+        with self._more:
+            self.lines.append(record.getMessage())
+            self._more.notify_all()
+
+    def count(self, pattern: str) -> int:
+        return sum(bool(re.search(pattern, line)) for line in self.lines)
+
+    def wait_for(self, pattern: str, times: int) -> None:
+        with self._more:
+            if not self._more.wait_for(lambda: self.count(pattern) >= times, PATIENCE_S):
+                said = "\n".join(self.lines)
+                raise TimeoutError(f"{times} log lines {pattern!r} did not come in time:\n{said}")
 
 
-class _Condition:
-    """What Node._wait_for waits for: done as soon as the test's condition holds."""
+@pytest.fixture(scope="session")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop with a thread of its own, on which nodes live while tests block."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="nodes", daemon=True)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
 
-    error = None
 
-    def __init__(self, holds: Callable[[], bool]) -> None:
-        self._holds = holds
-
-    @property
-    def done(self) -> bool:
-        return self._holds()
-
-
-class _Attempt:
-    """One who waits for a connection, without blocking the test."""
-
-    def __init__(self) -> None:
-        self.done = False
-        self.error: BaseException | None = None
-
-    def finish(self, error: BaseException | None) -> None:
-        self.done, self.error = True, error
+Attempt = concurrent.futures.Future[None]
 
 
 class Host:
     """A node under attack."""
 
-    def __init__(self, node: Node, log: LogLines) -> None:
+    def __init__(self, node: Node, log: LogLines, loop: asyncio.AbstractEventLoop) -> None:
         self.node = node
         self.log = log
+        self.loop = loop
         self.news = node.mailbox()
         node.monitor_nodes(self.news)
         self.box = node.mailbox("box")
@@ -90,16 +99,11 @@ class Host:
     def port(self) -> int:
         return self.node.port
 
-    def until(self, holds: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
-        """Waits for a condition that an event of the node brings about."""
-        if not self.node._wait_for(_Condition(holds), seconds):  # type: ignore[arg-type]
-            raise TimeoutError(f"not in time: {what}\n" + "\n".join(self.log.lines))
-
     def count(self, pattern: str) -> int:
-        return sum(bool(re.search(pattern, line)) for line in self.log.lines)
+        return self.log.count(pattern)
 
     def logged(self, pattern: str, times: int = 1) -> None:
-        self.until(lambda: self.count(pattern) >= times, f"{times} log lines {pattern!r}")
+        self.log.wait_for(pattern, times)
 
     def up(self, peer: Peer) -> None:
         assert self.news.get(PATIENCE_S) == ("nodeup", peer.name)
@@ -113,25 +117,22 @@ class Host:
         self.up(peer)
         return link
 
-    def dials(self, listener: Listener, answer: Callable[[Link], None]) -> BaseException | None:
+    def dials(self, listener: Listener) -> tuple[Attempt, Link]:
+        """The node begins to connect to the peer there; nothing was said yet."""
+        name = listener.peer.name
+        connecting = self.node.connect(name, 2 * PATIENCE_S, host="127.0.0.1", port=listener.port)
+        attempt = asyncio.run_coroutine_threadsafe(connecting, self.loop)
+        return attempt, listener.accept()
+
+    def outcome(self, attempt: Attempt) -> BaseException | None:
+        return attempt.exception(PATIENCE_S)
+
+    def meets(self, peer: Peer, answer: Callable[[Link], None]) -> BaseException | None:
         """What becomes of the node's connect while `answer` plays the acceptor."""
-        attempt = self.begin_dialing(listener)
-        with listener.accept() as link:
+        with peer.listen() as listener:
+            attempt, link = self.dials(listener)
             answer(link)
             return self.outcome(attempt)
-
-    def outcome(self, attempt: _Attempt) -> BaseException | None:
-        self.until(lambda: attempt.done, "the end of connecting")
-        return attempt.error
-
-    def begin_dialing(self, listener: Listener) -> _Attempt:
-        attempt = _Attempt()
-        name = listener.peer.name
-        peer = self.node._prepare(name, "127.0.0.1", listener.port, None)
-        self.node._handle_events()
-        self.node._connecting.setdefault(name, []).append(attempt)  # type: ignore[arg-type]
-        self.node._connect_needed(peer)
-        return attempt
 
     def flows(self, link: Link) -> None:
         """One message each way."""
@@ -165,20 +166,23 @@ Start = Callable[..., Host]
 
 
 @pytest.fixture
-def start(log: LogLines) -> Iterator[Start]:
+def start(log: LogLines, loop: asyncio.AbstractEventLoop) -> Iterator[Start]:
     """`start(name=, limits=, **options)` gives a Host whose node runs."""
-    hosts: list[Host] = []
+    nodes: list[Node] = []
+
+    def wait(coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, loop).result(2 * PATIENCE_S)
 
     def begin(name: str = "node@127.0.0.1", **options: Any) -> Host:
         options.setdefault("limits", Limits(handshake_step_ms=5000, connect_ms=5000))
         node = Node(name, **{"cookie": "secret", "epmd": "none", **options})
-        node.start_sync()
-        hosts.append(Host(node, log))
-        return hosts[-1]
+        nodes.append(node)
+        wait(node.start())
+        return Host(node, log, loop)
 
     yield begin
-    for host in hosts:
-        host.node.stop_sync()
+    for node in nodes:
+        wait(node.stop())
 
 
 @pytest.fixture

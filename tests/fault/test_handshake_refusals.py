@@ -1,4 +1,4 @@
-"""Peers that introduce themselves badly: who is refused, in both roles, and what is said about it."""
+"""Peers that introduce themselves badly: who is refused, in both roles, and what is said of it."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ def test_a_missing_flag_of_an_acceptor(host: Host, flag: Flag) -> None:
         link.send(short(b"sok") + link.challenge_packet())
         assert link.end() == "closed"
 
-    with Peer(flags=SIMPLE & ~flag).listen() as listener:
-        error = host.dials(listener, lacking)
+    error = host.meets(Peer(flags=SIMPLE & ~flag), lacking)
     assert isinstance(error, HandshakeError)
     assert str(flag.name) in str(error)
 
@@ -76,8 +75,7 @@ def test_an_acceptor_with_another_cookie(host: Host) -> None:
         link.send(link.ack_packet(struct.unpack(">I", reply[1:5])[0]))
         assert link.end() == "closed"
 
-    with Peer(cookie=b"wrong").listen() as listener:
-        error = host.dials(listener, wrong)
+    error = host.meets(Peer(cookie=b"wrong"), wrong)
     assert isinstance(error, HandshakeError)
     assert "cookie" in str(error)
 
@@ -89,8 +87,7 @@ def test_an_acceptor_that_hangs_up_on_our_digest(host: Host) -> None:
         link.short()
         link.close()
 
-    with Peer().listen() as listener:
-        error = host.dials(listener, hang_up)
+    error = host.meets(Peer(), hang_up)
     assert isinstance(error, HandshakeError)
     assert "cookie" in str(error)
 
@@ -204,8 +201,7 @@ def test_an_acceptor_under_another_name(host: Host) -> None:
         link.send(short(b"sok") + link.challenge_packet())
         assert link.end() == "closed"
 
-    with Peer().listen() as listener:
-        error = host.dials(listener, stranger)
+    error = host.meets(Peer(), stranger)
     assert isinstance(error, HandshakeError)
     assert "another name" in str(error)
     assert host.node.nodes() == []
@@ -224,7 +220,9 @@ def test_an_acceptor_under_another_name(host: Host) -> None:
         pytest.param(short(b"Nok"), HandshakeError, id="another tag"),
         pytest.param(short(b""), HandshakeError, id="empty"),
         pytest.param(short(b"s" * 3000), HandshakeError, id="oversized"),
-        pytest.param(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 100, HandshakeError, id="another protocol"),
+        pytest.param(
+            b"HTTP/1.1 400 Bad Request\r\n\r\n" * 100, HandshakeError, id="another protocol"
+        ),
         pytest.param(long(b"sok"), HandshakeError, id="a length of four bytes"),
     ],
 )
@@ -234,11 +232,11 @@ def test_a_status_that_ends_it(host: Host, answer: bytes, kind: type[RouterError
         link.send(answer)
         assert link.end() in ("closed", "reset")
 
-    with Peer().listen() as listener:
-        error = host.dials(listener, say)
+    peer = Peer()
+    error = host.meets(peer, say)
     assert isinstance(error, kind), error
-    assert listener.peer.name in str(error)
-    host.logged(f"cannot connect to {listener.peer.name}: ")
+    assert peer.name in str(error)
+    host.logged(f"cannot connect to {peer.name}: ")
 
 
 def test_nok_from_a_peer_that_never_comes(start: Start) -> None:
@@ -250,8 +248,7 @@ def test_nok_from_a_peer_that_never_comes(start: Start) -> None:
         link.send(short(b"snok"))
         assert link.end() == "closed"
 
-    with Peer().listen() as listener:
-        error = host.dials(listener, nok)
+    error = host.meets(Peer(), nok)
     assert isinstance(error, NodeDown)
     assert host.node.nodes() == []
 
@@ -266,8 +263,7 @@ def test_a_status_that_goes_on(host: Host, status: str) -> None:
         host.flows(link)
         kept.append(link)
 
-    with Peer().listen() as listener:
-        assert host.dials(listener, admit) is None
+    assert host.meets(Peer(), admit) is None
     assert kept
 
 
@@ -344,8 +340,7 @@ def test_the_first_packets_come_with_an_acknowledgement(host: Host) -> None:
         link.send(ack + link.frame((6, link.peer.pid(), b"", host.box.name), "early"))
         assert host.box.get(5) == b"early"
 
-    with Peer().listen() as listener:
-        assert host.dials(listener, answer) is None
+    assert host.meets(Peer(), answer) is None
 
 
 def test_status_and_challenge_in_one_segment(host: Host) -> None:
@@ -355,8 +350,7 @@ def test_status_and_challenge_in_one_segment(host: Host) -> None:
         link.send_bytewise(link.ack_packet(link.hear_reply()))
         host.flows(link)
 
-    with Peer().listen() as listener:
-        assert host.dials(listener, answer) is None
+    assert host.meets(Peer(), answer) is None
 
 
 def test_refusals_leave_nothing_open(host: Host) -> None:

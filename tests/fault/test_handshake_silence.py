@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import resource
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from fault.conftest import Host, Start, open_sockets
-from fault.peer import Link, Listener, Peer, short, wait_for_ends
-from router import HandshakeError
+from fault.peer import Link, Peer, short, wait_for_ends
+from router import HandshakeError, RouterError
 
 STEP_MS = 300
 
@@ -49,15 +50,13 @@ def initiator_cut(port: int, at: int) -> Link:
 INITIATORS_BYTES = 2 + 15 + len("cut000@127.0.0.1") + 2 + 21
 
 
-def acceptor_cut(listener: Listener, at: int) -> Link:
+def acceptor_cut(link: Link, at: int) -> None:
     """An acceptor that says so many bytes of its part."""
-    link = listener.accept()
     link.hear_name()
     first = short(b"sok") + link.challenge_packet()
     link.send(first[:at])
     if at >= len(first):
         link.send(link.ack_packet(link.hear_reply())[: at - len(first)])
-    return link
 
 
 ACCEPTORS_BYTES = 2 + 3 + 2 + 19 + len("cut000@127.0.0.1") + 2 + 17
@@ -90,21 +89,22 @@ def test_an_acceptor_that_stops_anywhere(start: Start, leave: Leave) -> None:
     attempts, links = [], []
     for at in range(ACCEPTORS_BYTES):
         with Peer(f"cut{at:03}@127.0.0.1").listen() as listener:
-            attempts.append(host.begin_dialing(listener))
-            links.append(acceptor_cut(listener, at))
-        leave(links[-1])
-    host.until(lambda: all(attempt.done for attempt in attempts), "the end of all attempts")
-    assert all(attempt.error is not None for attempt in attempts)
+            attempt, link = host.dials(listener)
+        acceptor_cut(link, at)
+        leave(link)
+        attempts.append(attempt)
+        links.append(link)
+    errors = [host.outcome(attempt) for attempt in attempts]
+    assert all(isinstance(error, RouterError) for error in errors)
     if leave is not reset:
-        assert {type(attempt.error) for attempt in attempts} == {HandshakeError}
+        assert {type(error) for error in errors} == {HandshakeError}
     wait_for_ends(links)
     assert host.node.nodes() == []
 
 
 def test_an_acceptor_that_resets_at_once(host: Host) -> None:
-    with Peer().listen() as listener:
-        error = host.dials(listener, lambda link: link.reset())
-    assert error is not None
+    error = host.meets(Peer(), lambda link: link.reset())
+    assert isinstance(error, RouterError)
     assert "reset" in str(error) or "closed" in str(error)
 
 
@@ -136,8 +136,8 @@ def test_a_byte_now_and_then_is_silence(start: Start) -> None:
     assert late.hear_status() == "ok"
     early.send(early.name_packet()[:5])
     wait_for_ends([early, late])
-    host.logged("fell silent during the handshake", 2)
-    refused = [line for line in host.log.lines if "refused" in line]
+    host.logged(f"{host.name}: refused", 2)
+    refused = [line for line in host.log.lines if line.startswith(f"{host.name}: refused")]
     assert "an unknown node" in refused[0] and "late" in refused[1]
 
 
@@ -181,13 +181,14 @@ def test_more_handshakes_than_there_may_be(start: Start) -> None:
 
 
 def test_a_flood_of_refusals_hides_no_connection(start: Start) -> None:
-    """The node keeps only so much news for a program that does not look. What peers can cause at
-    will must not take the place of what somebody waits for."""
+    """The node keeps only so much news for a program that does not look. What strangers can cause
+    at will must not take the place of what somebody waits for."""
     many_descriptors(4096)
-    host = start()
+    host = start(net_ticktime=0.5)
+    looking = threading.Event()
     with Peer().listen() as listener:
-        attempt = host.begin_dialing(listener)
-        link = listener.accept()
+        attempt, link = host.dials(listener)
+        host.loop.call_soon_threadsafe(looking.wait)
         link.hear_name()
         for _ in range(4200):
             with Peer().dial(host.port) as refused:
@@ -195,5 +196,7 @@ def test_a_flood_of_refusals_hides_no_connection(start: Start) -> None:
                 wait_for_ends([refused])
         link.send(short(b"sok") + link.challenge_packet())
         link.send(link.ack_packet(link.hear_reply()))
+        assert link.hear_tick() is None
+        looking.set()
         assert host.outcome(attempt) is None
     host.flows(link)

@@ -104,7 +104,7 @@ async def test_real_nodes_use_ours(no_epmd: int, erlang: Nodes, name: str) -> No
         await eventually(lambda: set(names(no_epmd)) == {"a", short(name)})
         with pytest.raises(NodeDown, match="knows no node"):
             await node.connect("nobody@127.0.0.1")
-        assert await a.aeval("erl_epmd:port_please(\"nobody\", {127,0,0,1})") == "noport"
+        assert await a.aeval('erl_epmd:port_please("nobody", {127,0,0,1})') == "noport"
         await asyncio.to_thread(b.start)
         assert await node.ping(b.name)
 

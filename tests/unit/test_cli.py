@@ -87,7 +87,7 @@ def test_a_mistake_is_named_and_ends_with_2(
 
 
 def test_without_a_cookie_it_says_where_one_goes(tmp_path: Path) -> None:
-    text = failed(2, "ping", "a@127.0.0.1", HOME=str(tmp_path))
+    text = failed(1, "ping", "a@127.0.0.1", HOME=str(tmp_path))
     assert f"{tmp_path}/.erlang.cookie" in text
     assert "ROUTER_COOKIE" in text and "--cookie" in text
 
@@ -259,6 +259,7 @@ def test_stats_for_programs(node: Node, cookie: str) -> None:
     found = json.loads(worked("stats", node.name, "--json"))
     assert found["node"] == node.name
     assert found["about"] == {}
+    assert found["connection"]["up"] is True
     assert found["connection"]["connects"] == 1
     assert found["connection"]["bytes_out"] > 0
     assert "node.stats()" in found["note"]

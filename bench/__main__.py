@@ -1,0 +1,77 @@
+"""The command line: ``python -m bench NAME [--json] [--quick]``; ``list``; ``all``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import codec, connections, fan, latency, local, machine, relay, report, throughput
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+Measure = Callable[[bool, report.Say], report.Document]
+
+
+def pending(name: str, why: str) -> Measure:
+    return lambda quick, say: report.Document(name, pending=why)
+
+
+BENCHES: dict[str, tuple[str, Measure]] = {
+    "codec": ("terms to bytes and back, beside serializers", codec.measure),
+    "local": ("a mailbox of this process, beside queues", local.measure),
+    "throughput": ("messages from process to process, by size", throughput.measure),
+    "latency": ("round trips, idle and under load", latency.measure),
+    "fanin": ("many senders, one process", fan.fan_in),
+    "fanout": ("one sender, many processes on many nodes", fan.fan_out),
+    "connections": ("connect rate, memory of idle ones, many active", connections.measure),
+    "relay": ("pending: " + relay.PENDING, pending("relay", relay.PENDING)),
+}
+
+
+def run(name: str, quick: bool) -> report.Document:
+    def say(text: str) -> None:
+        print(f"{name}: {text}", file=sys.stderr, flush=True)
+
+    return BENCHES[name][1](quick, say)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("name", choices=[*BENCHES, "all", "list"], metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="JSON on standard output")
+    parser.add_argument(
+        "--quick", action="store_true", help="short runs: to see that it works, not to judge"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="folder for what `all` writes"
+    )
+    given = parser.parse_args(arguments)
+    if given.name == "list":
+        for name, (what, _) in BENCHES.items():
+            print(f"{name:12} {what}")
+        return 0
+    if machine.is_debug_build():
+        print("this is a debug build of router: its figures mean nothing", file=sys.stderr)
+        return 2
+    names = list(BENCHES) if given.name == "all" else [given.name]
+    documents = [run(name, given.quick) for name in names]
+    found = [document.as_dict() for document in documents]
+    if given.json:
+        print(json.dumps(found[0] if given.name != "all" else report.combine(found), indent=1))
+    else:
+        for document in found:
+            report.show(document)
+    if given.name == "all":
+        report.write(found, given.results)
+        print(f"wrote {given.results}/latest.json and report.html", file=sys.stderr)
+    for document in documents:
+        for row in document.errors:
+            print(f"not measured: {row['system']}: {row['error']}", file=sys.stderr)
+    return 0 if all(document.ok for document in documents) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

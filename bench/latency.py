@@ -1,0 +1,120 @@
+"""`latency`: there and back, one at a time, idle and under load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench import report
+from bench.actors import Actor, Meter, Stage
+from bench.measure import BenchError, Sample, compare
+
+__all__ = ["measure"]
+
+SIZE = 64
+BULK_BYTES = 64 << 10
+IDLE, LOADED = "ping-pong", "ping-pong under load"
+CROSS = "ping-pong, Python to Erlang"
+
+
+@dataclass(frozen=True)
+class System:
+    name: str
+    kind: str
+    server: str = ""
+    """Another kind of process that answers."""
+
+
+OURS = System("router, engine auto on uvloop", "router")
+PEERS = (
+    System("uvloop streams", "uvloop-streams"),
+    System("uvloop BufferedProtocol", "uvloop-buffered"),
+    System("aiofastnet BufferedProtocol", "aiofastnet-buffered"),
+    System("pyzmq PAIR, blocking", "pyzmq/1000"),
+    System("Erlang to Erlang, as installed", "erlang-spinning"),
+    System("Erlang to Erlang, no busy waiting", "erlang"),
+)
+PAIRS = (
+    *((IDLE, OURS, peer) for peer in PEERS),
+    (
+        IDLE,
+        System("router, engine auto on asyncio", "router-asyncio"),
+        System("asyncio streams", "asyncio-streams"),
+    ),
+    (IDLE, System("router, engine thread on uvloop", "router-thread"), PEERS[0]),
+    (IDLE, System("router, engine inline on uvloop", "router-inline"), PEERS[0]),
+    (CROSS, System("router (auto, uvloop) to Erlang", "router", "erlang-spinning"), PEERS[4]),
+    (LOADED, OURS, PEERS[0]),
+    (LOADED, OURS, PEERS[4]),
+)
+
+
+class Trips:
+    """One system's round trips on a stage."""
+
+    def __init__(self, stage: Stage, system: System, count: int, *, loaded: bool) -> None:
+        self.system = system
+        self._stage = stage
+        self._count = count
+        self._loaded = loaded
+        try:
+            self._server = stage.actor(system.server or system.kind, "receiver0")
+            self._client = stage.actor(system.kind, "sender0")
+            self._client.connect(self._to(self._server, "echo"))
+            for _ in range(2):
+                self._attempt(max(100, count // 4))
+        except BenchError as e:
+            e.system = system.name
+            raise
+
+    @staticmethod
+    def _to(actor: Actor, name: str) -> str:
+        return f"{name}/{actor.address}" if "@" in actor.address else actor.address
+
+    def run(self) -> Sample:
+        try:
+            return self._attempt(self._count)
+        except BenchError as e:
+            e.system = self.system.name
+            self._stage.drop(self._client, self._server)
+            raise
+
+    def _attempt(self, count: int) -> Sample:
+        client, server = self._client, self._server
+        if self._loaded:
+            client.ask("bulk", BULK_BYTES, self._to(server, "bulk"))
+        meter = Meter([client], [server])
+        server.ask("serve", count)
+        meter.start()
+        found = client.ask("ping", "single", count, SIZE, self._to(server, "echo"))
+        server.answer()
+        (sent, received), peak = meter.stop()
+        if self._loaded:
+            client.ask("bulk", "off")
+        return Sample(
+            messages=count,
+            # Under load most of it is the load's.
+            cpu=None if self._loaded else (sent + received) / count,
+            peak=peak,
+            more={key: float(found[key]) for key in ("p50", "p99", "p999")},
+        )
+
+
+def measure(quick: bool, say: report.Say, *, count: int = 7) -> report.Document:
+    document = report.Document("latency")
+    trips = 1000 if quick else 4000
+    with Stage() as stage:
+        for path, ours, peer in PAIRS:
+            loaded = path == LOADED
+            few = trips // 5 if loaded else trips
+            say(f"{path}: {ours.name} beside {peer.name}")
+            try:
+                second = Trips(stage, peer, few, loaded=loaded)
+                first = Trips(stage, ours, few, loaded=loaded)
+                found = compare(
+                    (ours.name, first.run), (peer.name, second.run), decides="p50", pairs=count
+                )
+            except BenchError as e:
+                document.failed(e, ours.name, path, SIZE, report.ROUND_TRIP)
+            else:
+                document.add(found, path, SIZE, report.ROUND_TRIP)
+    return document
