@@ -1,12 +1,13 @@
 # make run    builds router in .venv and shows it at work
 # make test   builds it and runs the tests
 #
-# For work on router itself: build, lint, test-long, sanitize, interop-all, bench, clean.
+# For work on router itself: build, lint, test-long, sanitize, fuzz, interop-all, bench, clean.
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
 VENV   ?= .venv
 PYTEST_ARGS ?=
+FUZZ_SECONDS ?= 60
 
 BIN     := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -17,7 +18,8 @@ SOURCES := setup.py $(shell find csrc -type d -o -name '*.[ch]') $(wildcard rout
 INSTALLED := $(VENV)/.installed-$(VERSION)
 BUILT     := $(VENV)/.built-$(VERSION)
 
-.PHONY: build run test test-long lint bench interop-all sanitize sanitize-thread clean
+.PHONY: build run test test-long lint bench interop-all sanitize sanitize-thread fuzz \
+    clean
 .SUFFIXES:
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
@@ -80,6 +82,10 @@ sanitize: build
 
 sanitize-thread: build
 	@tools/sanitize thread $(BIN) $(WATCHED) $(PYTEST_ARGS)
+
+# Each target of tests/fuzz for FUZZ_SECONDS, from the committed inputs onward. Needs clang.
+fuzz: $(INSTALLED)
+	@tests/fuzz/run.sh $(BIN)/python $(FUZZ_SECONDS)
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info router/*.so .mypy_cache .pytest_cache .ruff_cache

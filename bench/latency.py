@@ -61,7 +61,7 @@ class Trips:
             self._client = stage.actor(system.kind, "sender0")
             self._client.connect(self._to(self._server, "echo"))
             for _ in range(2):
-                self._attempt(max(100, count // 4))
+                self._attempt(max(20, count // 4))
         except BenchError as e:
             e.system = system.name
             raise

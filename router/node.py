@@ -170,7 +170,6 @@ class Node(NodeCore):
         self._registered: BaseException | bool | None = None
         self._callers: dict[asyncio.AbstractEventLoop, _calls.Caller] = {}
         self._used = False
-        _live.add(self)
 
     def __repr__(self) -> str:
         state = "running" if self.running else "stopped" if self._used else "not started"
@@ -224,6 +223,7 @@ class Node(NodeCore):
         if self._used:
             raise RuntimeError("a node runs once; make a new Node")
         self._used = True
+        _live.add(self)
         self._open(self._full_name, self._cookie, listen=listen, **self._config)
         self._start()
 

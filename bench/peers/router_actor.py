@@ -10,6 +10,7 @@ from typing import Any
 import router
 from bench.peers.control import (
     MASK,
+    PING_NS_MAX,
     SHIFT,
     TAG,
     Wrong,
@@ -24,6 +25,7 @@ from bench.peers.control import (
 
 EVENT = router.Atom(TAG)
 DRAIN_BYTES = 1 << 18
+BULK_BYTES_MAX = 16 << 20
 
 Times = tuple[int, int, int]
 
@@ -104,7 +106,7 @@ class Actor:
         self.boxes: list[router.Mailbox] = []
         self.echo = node.mailbox("echo")
         self.replies = node.mailbox()
-        self.bulk_box = node.mailbox("bulk")
+        self.bulk_box = node.mailbox("bulk", limit_bytes=BULK_BYTES_MAX, overflow="pause")
         self.bulk_task: asyncio.Task[None] | None = None
         self.crowd: list[router.Node] = []
         # A task that receives in a loop may not yield while messages wait; a callback does.
@@ -173,8 +175,11 @@ class Actor:
         dest, data, me = self.dest(word), payload(size), self.replies.pid
         send, receive = self.node.send, self.replies.receive
         times = []
+        stop = now() + PING_NS_MAX
         for i in range(count):
             begin = now()
+            if begin > stop:
+                break
             send(dest, (me, i, data))
             id_, _ = await receive()
             times.append(now() - begin)

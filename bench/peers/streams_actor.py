@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from bench.peers.control import (
+    PING_NS_MAX,
     SHIFT,
     TAG,
     Wrong,
@@ -411,8 +412,11 @@ class Actor:
         else:
             reader, writer = self.pingers[dest]
             exactly, length, data, times = reader.readexactly, LENGTH.unpack, payload(size), []
+            stop = now() + PING_NS_MAX
             for i in range(count):
                 begin = now()
+                if begin > stop:
+                    break
                 body = encode((TAG, i, data))
                 writer.write(LENGTH.pack(len(body)) + body)
                 _, id_, _ = decode(await exactly(length(await exactly(4))[0]))

@@ -59,7 +59,7 @@ typedef struct rt_hold {
 typedef struct rt_request {
     struct rt_request *next;
     rt_peer *peer;
-    enum { RT_ASK_DIAL, RT_ASK_ABANDON, RT_ASK_DISCONNECT, RT_ASK_RESUME } what;
+    enum { RT_ASK_DIAL, RT_ASK_ABANDON, RT_ASK_DISCONNECT, RT_ASK_RESUME, RT_ASK_CLOSE } what;
     rt_pid pid;
     uint16_t port;
     char text[RT_HOST_BYTES_MAX + 1]; /* host, or the reason to abandon */

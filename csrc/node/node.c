@@ -58,6 +58,14 @@ static rt_peer *take_dirty(rt_node *n)
     return p;
 }
 
+static uint32_t count_dirty(rt_node *n)
+{
+    pthread_mutex_lock(&n->lock);
+    uint32_t count = n->dirty_n;
+    pthread_mutex_unlock(&n->lock);
+    return count;
+}
+
 static void kick(rt_route *r, rt_peer *p)
 {
     rt_node *n = node_of_route(r);
@@ -78,7 +86,7 @@ static void check_soft(rt_node *n, rt_peer *p)
 void rt_node_flush(rt_node *n)
 {
     rt_peer *p;
-    uint32_t left = n->dirty_n + 16; /* a hint that bounds the call */
+    uint32_t left = count_dirty(n); /* what is marked meanwhile waits for the next flush */
     while (left-- && (p = take_dirty(n))) {
         int rc = rt_outq_write(&p->out, FLUSH_BYTES_MAX);
         if (rc == RT_OK) check_soft(n, p);
@@ -121,6 +129,9 @@ static void carry_out(rt_node *n, rt_request *q)
     case RT_ASK_RESUME:
         rt_holds_end(n, q->pid);
         return;
+    case RT_ASK_CLOSE:
+        rt_node_close_full(n, NULL, q->pid);
+        return;
     case RT_ASK_DISCONNECT:
         if (s) rt_session_close(s, RT_ECLOSED);
         return;
@@ -140,7 +151,6 @@ static void turn(rt_engine *e)
     pthread_mutex_lock(&n->lock);
     rt_request *q = n->requests;
     n->requests = n->requests_last = NULL;
-    uint32_t dirty = n->dirty_n;
     pthread_mutex_unlock(&n->lock);
     while (q) {
         rt_request *next = q->next;
@@ -152,10 +162,14 @@ static void turn(rt_engine *e)
     atomic_fetch_add_explicit(&n->turns, 1, memory_order_relaxed); /* a hint for senders */
     /* What a peer does not take now is armed for by its connection. */
     rt_peer *p;
+    uint32_t dirty = count_dirty(n);
     while (dirty-- && (p = take_dirty(n))) {
         rt_session *l = p->session;
         if (l && l->state == RT_SESSION_UP) rt_conn_flush(&l->conn);
     }
+    /* A connection that ended just now may have marked others: the driver's kick
+     * woke nobody. */
+    if (count_dirty(n)) rt_engine_wake(e);
 }
 
 static int ask(rt_node *n, rt_peer *p, int what, rt_pid pid, const char *text, uint16_t port)
@@ -236,27 +250,43 @@ void rt_node_tell_watchers(rt_node *n, const char *what, rt_peer *p)
     int rc = rt_put_tuple(&b, 2);
     if (rc == RT_OK) rc = rt_put_atom_str(&b, what);
     if (rc == RT_OK) rc = rt_buf_put(&b, p->atom.p, p->atom.n);
-    pthread_mutex_lock(&n->lock);
-    for (uint32_t i = 0; rc == RT_OK && i < n->watchers_n;) {
-        if (rt_route_post(&n->route, n->watchers[i], rt_slice_of(b.p, b.n)) == RT_ENOENT)
-            n->watchers[i] = n->watchers[--n->watchers_n]; /* it died */
-        else
-            i++;
+    for (uint32_t i = 0; rc == RT_OK;) {
+        rt_pid full = 0;
+        pthread_mutex_lock(&n->lock);
+        while (i < n->watchers_n && !full) {
+            int k = rt_route_post(&n->route, n->watchers[i], rt_slice_of(b.p, b.n));
+            if (k == RT_EFULL) full = n->watchers[i];
+            if (k == RT_ENOENT || full) n->watchers[i] = n->watchers[--n->watchers_n];
+            else i++;
+        }
+        pthread_mutex_unlock(&n->lock);
+        if (!full) break;
+        rt_node_close_full(n, p, full);
     }
-    pthread_mutex_unlock(&n->lock);
     rt_buf_fini(&b);
 }
 
 /* --- overflow ------------------------------------------------------------ */
 
+/* For a signal that found its box full, in the middle of something. */
+static void close_later(rt_node *n, rt_pid pid)
+{
+    rt_process *box = rt_registry_lookup(n->route.registry, pid);
+    if (!box) return;
+    uint32_t flags = atomic_fetch_or_explicit(&box->flags, RT_PROCESS_DOOMED,
+                                              memory_order_relaxed); /* asked for once */
+    if (flags & RT_PROCESS_DOOMED) return;
+    if (ask(n, NULL, RT_ASK_CLOSE, pid, NULL, 0) < 0)
+        /* Without memory the next signal asks again. */
+        atomic_fetch_and_explicit(&box->flags, ~RT_PROCESS_DOOMED, memory_order_relaxed);
+}
+
 static void overflow(rt_route *r, rt_peer *p, rt_pid pid, bool close_it, uint64_t bytes)
 {
     rt_node *n = node_of_route(r);
-    if (!close_it) {
-        rt_holds_add(n, p, pid, bytes);
-        return;
-    }
-    rt_node_close_full(n, p, pid);
+    if (!close_it) rt_holds_add(n, p, pid, bytes);
+    else if (p) rt_node_close_full(n, p, pid);
+    else close_later(n, pid);
 }
 
 void rt_node_close_full(rt_node *n, rt_peer *p, rt_pid pid)

@@ -42,6 +42,7 @@
 
 #define RT_PROCESS_TRAP_EXIT 1u  /* exit signals become messages */
 #define RT_PROCESS_HELD 2u       /* peers are held back until this box has room */
+#define RT_PROCESS_DOOMED 4u     /* its box was full, and will be closed for it */
 
 typedef struct rt_process {
     _Alignas(RT_CACHE_LINE) rt_mailbox mailbox;  /* first */

@@ -12,6 +12,7 @@
 #include "term/ident.h"
 #include "term/scan.h"
 #include "term/tags.h"
+#include "term/utf8.h"
 #include "term/write.h"
 
 #define CHAIN_BYTES_MAX (256u * 1024u)
@@ -106,15 +107,7 @@ static int to_name(rt_inbound *in, rt_peer *peer, rt_slice atom, rt_slice payloa
     int rc = rt_read_atom(&c, &name, &latin1);
     if (rc < 0) return rc;
     uint8_t wide[2 * RT_ATOM_CHARS_MAX];
-    if (latin1) {
-        size_t n = 0;
-        for (size_t i = 0; i < name.n; i++) {
-            if (name.p[i] < 0x80) { wide[n++] = name.p[i]; continue; }
-            wide[n++] = (uint8_t)(0xc0 | name.p[i] >> 6);
-            wide[n++] = (uint8_t)(0x80 | (name.p[i] & 0x3f));
-        }
-        name = rt_slice_of(wide, n);
-    }
+    if (latin1) name = rt_slice_of(wide, rt_utf8_from_latin1(wide, name.p, name.n));
     rt_pid to = rt_registry_whereis(in->route->registry, name);
     if (to) return deliver(in, peer, to, payload);
     if (rt_slice_eq(name, rt_slice_of("net_kernel", 10))) {
@@ -226,7 +219,11 @@ static int signal(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice p
         return refuse_spawn(in, peer, c);
     case RT_OP_SPAWN_REPLY:
     case RT_OP_SPAWN_REPLY_TT:
-        return here ? rt_signal_got_spawn_reply(r, peer, to, ref, c->id, c->reason) : RT_OK;
+        reason = c->reason;
+        if (here && (reason.p[0] == RT_TAG_NEW_PID || reason.p[0] == RT_TAG_PID))
+            rc = canonical(in, 0, &reason); /* it becomes a relation's other end */
+        if (rc < 0 || !here) return rc;
+        return rt_signal_got_spawn_reply(r, peer, to, ref, c->id, reason);
     default: /* acknowledgements, group leaders, node links: nothing to do */
         return RT_OK;
     }

@@ -37,6 +37,8 @@ static int put_fragments(rt_peer *p, rt_slice frame)
     rt_slice control = {NULL, 0}, payload = {NULL, 0};
     int rc = split(frame, &control, &payload);
     if (rc < 0) return rc;
+    /* The reason of an old exit stands in the control tuple, which is never cut. */
+    if (payload.n == 0) return rt_outq_put(&p->out, frame.p, frame.n);
     size_t count = (payload.n + RT_FRAGMENT_BYTES - 1) / RT_FRAGMENT_BYTES;
     size_t total = RT_FRAME_FRAG_FIRST_HEAD + control.n + payload.n +
                    (count - 1) * RT_FRAME_FRAG_NEXT_HEAD;

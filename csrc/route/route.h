@@ -30,7 +30,9 @@ struct rt_route {
     /* Something was queued for the peer: see that it gets written. Any thread. */
     void (*kick)(rt_route *r, rt_peer *p);
     /* A bounded box is full and wants its peer to pause, or must be closed
-     * (`RT_OVERFLOW_CLOSE`). Driver. */
+     * (`RT_OVERFLOW_CLOSE`). Driver; any thread, and from within any of route/, when
+     * the peer is NULL: then a signal found the box full, and closing waits until
+     * nothing of route/ is under way. */
     void (*overflow)(rt_route *r, rt_peer *p, rt_pid pid, bool close, uint64_t bytes);
 };
 

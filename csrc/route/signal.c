@@ -6,6 +6,7 @@
 #include "term/ident.h"
 #include "term/scan.h"
 #include "term/tags.h"
+#include "term/utf8.h"
 #include "term/write.h"
 
 #define REL_SPAWN 1u   /* a MONITOR_OUT that stands for an unanswered spawn request */
@@ -50,12 +51,30 @@ int rt_route_post(rt_route *r, rt_pid to, rt_slice term)
     return rc;
 }
 
-int rt_route_put_signal(rt_route *r, rt_peer *peer, rt_buf *b, int rc)
+/* Puts a signal into a box. One that is full and closes then must not keep the
+ * signal's sender, or the rest of what goes on here, from anything: it is closed a
+ * little later. */
+static int post(rt_route *r, rt_pid to, rt_slice term)
+{
+    int rc = rt_route_post(r, to, term);
+    if (rc != RT_EFULL) return rc;
+    r->overflow(r, NULL, to, true, term.n);
+    return RT_OK;
+}
+
+/* RT_ENOTCONN: the peer is idle, nothing was queued. */
+static int put_request(rt_route *r, rt_peer *peer, rt_buf *b, int rc)
 {
     if (rc == RT_OK) rc = rt_outbound_end(b, &r->limits);
     if (rc == RT_OK) rc = rt_outbound_put(peer, rt_slice_of(b->p, b->n), true, &r->limits, NULL);
     if (rc == RT_OK) r->kick(r, peer);
     rt_buf_fini(b);
+    return rc;
+}
+
+int rt_route_put_signal(rt_route *r, rt_peer *peer, rt_buf *b, int rc)
+{
+    rc = put_request(r, peer, b, rc);
     /* An idle peer has no connection that the signal could belong to. */
     return rc == RT_ENOTCONN ? RT_OK : rc;
 }
@@ -79,7 +98,7 @@ static int post_down(rt_route *r, rt_pid to, rt_slice ref, rt_slice object, rt_s
     if (rc == RT_OK) rc = rt_put_atom_str(&b, "process");
     if (rc == RT_OK) rc = rt_buf_put(&b, object.p, object.n);
     if (rc == RT_OK) rc = rt_buf_put(&b, reason.p, reason.n);
-    if (rc == RT_OK) rc = rt_route_post(r, to, rt_slice_of(b.p, b.n));
+    if (rc == RT_OK) rc = post(r, to, rt_slice_of(b.p, b.n));
     rt_buf_fini(&b);
     return rc;
 }
@@ -93,7 +112,7 @@ static int post_spawn_reply(rt_route *r, rt_pid to, rt_slice ref, const char *ho
     if (rc == RT_OK) rc = rt_buf_put(&b, ref.p, ref.n);
     if (rc == RT_OK) rc = rt_put_atom_str(&b, how);
     if (rc == RT_OK) rc = rt_buf_put(&b, result.p, result.n);
-    if (rc == RT_OK) rc = rt_route_post(r, to, rt_slice_of(b.p, b.n));
+    if (rc == RT_OK) rc = post(r, to, rt_slice_of(b.p, b.n));
     rt_buf_fini(&b);
     return rc;
 }
@@ -125,7 +144,7 @@ static int exit_signal(rt_route *r, rt_pid to, rt_slice from, rt_slice *reason, 
     if (rc == RT_OK) rc = rt_put_atom_str(&b, "EXIT");
     if (rc == RT_OK) rc = rt_buf_put(&b, from.p, from.n);
     if (rc == RT_OK) rc = rt_buf_put(&b, reason->p, reason->n);
-    if (rc == RT_OK) rc = rt_route_post(r, to, rt_slice_of(b.p, b.n));
+    if (rc == RT_OK) rc = post(r, to, rt_slice_of(b.p, b.n));
     rt_buf_fini(&b);
     return rc == RT_ENOENT || rc == RT_ECLOSED ? RT_OK : rc;
 }
@@ -289,7 +308,10 @@ int rt_signal_link(rt_route *r, rt_pid self, rt_peer *peer, rt_slice other)
         rt_buf b = RT_BUF_INIT;
         rc = rt_outbound_begin(&b);
         if (rc == RT_OK) rc = rt_control_link(&b, self_bytes, other);
-        return rt_route_put_signal(r, peer, &b, rc);
+        rc = put_request(r, peer, &b, rc);
+        if (rc != RT_ENOTCONN) return rc;
+        /* The attempt to connect has failed already and did not see this link. */
+        return rt_signal_got_exit(r, self, other, atom_slice("noconnection", atom), true);
     }
     rt_pid to;
     if (rt_route_local(r, other, &to) == RT_OK && rt_registry_lookup(r->registry, to)) {
@@ -351,7 +373,9 @@ static rt_pid monitored(rt_route *r, rt_slice target, bool by_name)
     rt_cursor c = rt_cursor_of(target.p, target.n);
     rt_slice name;
     bool latin1;
-    if (rt_read_atom(&c, &name, &latin1) < 0 || latin1) return 0;
+    uint8_t wide[2 * RT_ATOM_CHARS_MAX];
+    if (rt_read_atom(&c, &name, &latin1) < 0) return 0;
+    if (latin1) name = rt_slice_of(wide, rt_utf8_from_latin1(wide, name.p, name.n));
     return rt_registry_whereis(r->registry, name);
 }
 
@@ -393,7 +417,9 @@ int rt_signal_monitor(rt_route *r, rt_pid self, rt_peer *peer, rt_slice target, 
         rt_buf b = RT_BUF_INIT;
         rc = rt_outbound_begin(&b);
         if (rc == RT_OK) rc = rt_control_monitor(&b, self_bytes, target, ref);
-        return rt_route_put_signal(r, peer, &b, rc);
+        rc = put_request(r, peer, &b, rc);
+        if (rc != RT_ENOTCONN) return rc;
+        return rt_signal_got_down(r, ref, atom_slice("noconnection", atom)); /* as for links */
     }
     bool by_name = target.n > 0 && target.p[0] != RT_TAG_NEW_PID;
     rt_pid to = monitored(r, target, by_name);
@@ -440,7 +466,7 @@ int rt_signal_exit(rt_route *r, rt_pid self, rt_peer *peer, rt_slice to, rt_slic
 int rt_signal_spawn(rt_route *r, rt_pid self, rt_peer *peer, rt_slice ref, rt_slice module,
                     rt_slice function, uint32_t arity, rt_slice args, rt_slice options)
 {
-    uint8_t me[RT_PID_BYTES_MAX];
+    uint8_t me[RT_PID_BYTES_MAX], atom[32];
     rt_slice self_bytes = rt_slice_of(me, rt_route_pid(r, self, me));
     /* Until the answer comes the request is a monitor of the peer itself. */
     int rc = add(r, RT_REL_MONITOR_OUT, self, peer->number, peer->atom, ref, REL_SPAWN);
@@ -451,9 +477,14 @@ int rt_signal_spawn(rt_route *r, rt_pid self, rt_peer *peer, rt_slice ref, rt_sl
         rc = rt_control_spawn_request(&b, ref, self_bytes, self_bytes, module, function, arity,
                                       options);
     if (rc == RT_OK) rc = rt_buf_put(&b, args.p, args.n);
-    rc = rt_route_put_signal(r, peer, &b, rc);
-    if (rc < 0) rt_relations_remove_ref(r->relations, RT_REL_MONITOR_OUT, ref, NULL);
-    return rc;
+    rc = put_request(r, peer, &b, rc);
+    if (rc == RT_OK) return rc;
+    int removed = rt_relations_remove_ref(r->relations, RT_REL_MONITOR_OUT, ref, NULL);
+    if (rc != RT_ENOTCONN) return rc;
+    /* As for links; whoever took the relation has answered. */
+    if (removed == RT_OK)
+        post_spawn_reply(r, self, ref, "error", atom_slice("noconnection", atom));
+    return RT_OK;
 }
 
 int rt_signal_got_spawn_reply(rt_route *r, rt_peer *peer, rt_pid to, rt_slice ref, uint64_t flags,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
 
 from fault.conftest import Host
-from fault.peer import MANDATORY, MODERN, NOTHING, Atom, Flag, Link, Peer
+from fault.peer import MANDATORY, MODERN, NOTHING, Atom, Flag, Link, Peer, bare, long
 from router import ExitSignal
 from router.etf import Pid, Reference
 
@@ -150,6 +151,47 @@ def test_a_peer_asks_for_a_process(host: Host, old: Link) -> None:
         me, ref = newer.peer.pid(), newer.peer.ref(5)
         newer.say((SPAWN_REQUEST, ref, me, me, mfa, []), [])
         assert newer.hear() == ((SPAWN_REPLY, ref, me, 0, "notsup"), NOTHING)
+
+
+def old_bytes(pid: Pid) -> bytes:
+    """A pid as it was written before UTF-8: with an atom of tag 100."""
+    node = str(pid.node).encode()
+    numbers = struct.pack(">III", pid.id, pid.serial, pid.creation)
+    return b"X" + b"d" + struct.pack(">H", len(node)) + node + numbers
+
+
+@pytest.mark.parametrize("said", [SPAWN_REPLY, EXIT], ids=["the new form first", "the old form first"])
+def test_a_pid_is_the_same_in_every_form(host: Host, said: int) -> None:
+    """A process is started and linked under one form of its pid, and dies under the other."""
+    link = with_only(host, Flag.SPAWN)
+    box = host.node.mailbox()
+    box.trap_exit = True
+    started = link.peer.pid(123)
+    ref = box._spawn_request(link.peer.name, "m", "f", [], [Atom("link")])
+    control, _ = link.hear()
+    assert control[:2] == (SPAWN_REQUEST, ref)
+    forms = {SPAWN_REPLY: bare(started), EXIT: bare(started)}
+    forms[EXIT if said == SPAWN_REPLY else SPAWN_REPLY] = old_bytes(started)
+    reply = b"h\5a\x1f" + bare(ref) + bare(box.pid) + b"a\1" + forms[SPAWN_REPLY]
+    death = b"h\4a\3" + forms[EXIT] + bare(box.pid) + bare(Atom("bye"))
+    link.send(long(b"p\x83" + reply) + long(b"p\x83" + death))
+    assert box.get(5) == ("spawn_reply", ref, "ok", started)
+    assert box.get(5) == ("EXIT", started, "bye")
+
+
+def test_a_name_is_the_same_in_every_form(host: Host, old: Link) -> None:
+    """Latin-1 and UTF-8, for messages as for monitors."""
+    box = host.node.mailbox("h\xe9llo")
+    me, ref = old.peer.pid(), old.peer.ref(3)
+    latin1 = b"s\5h\xe9llo"
+    to_name = b"h\4a\6" + bare(me) + bare(Atom("")) + latin1
+    old.send(long(b"p\x83" + to_name + b"\x83a\1"))
+    assert box.get(5) == 1
+    old.send(long(b"p\x83" + b"h\4a\x13" + bare(me) + latin1 + bare(ref)))
+    host.flows(old)
+    box.close(Atom("bye"))
+    (op, target, watcher, told, reason), _ = old.hear()
+    assert (op, target, watcher, told, reason) == (MONITOR_EXIT, "h\xe9llo", me, ref, "bye")
 
 
 # To the peer

@@ -52,7 +52,7 @@ def test_the_lower_name_says_ok_simultaneous(host: Host) -> None:
         assert theirs.hear_status() == "ok_simultaneous"
         ours.send(short(b"snok"))
         finish_joining(theirs)
-        assert ours.end() == "closed"
+        assert ours.end() in ("closed", "reset")  # a reset when nok was not read any more
         assert theirs.hear()[1] == "waited"
         host.up(peer)
         host.flows(theirs)

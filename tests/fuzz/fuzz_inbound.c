@@ -29,7 +29,7 @@ typedef struct node {
     rt_buf atom;
     rt_process *at[PROCESSES + 1];
     rt_peer *peer, *other;
-    uint64_t flags;
+    rt_pid doomed; /* a box that a signal found full, to be closed later */
 } node;
 
 static void kick(rt_route *r, rt_peer *p) {
@@ -37,9 +37,10 @@ static void kick(rt_route *r, rt_peer *p) {
 }
 
 static void overflow(rt_route *r, rt_peer *p, rt_pid pid, bool close, uint64_t bytes) {
-    (void)p;
     (void)bytes;
-    if (close) rt_signal_terminate(r, pid, TEXT("w\x08overflow"));
+    if (!close) return;
+    if (p) rt_signal_terminate(r, pid, TEXT("w\x08overflow"));
+    else RT_CONTAINER_OF(r, node, route)->doomed = pid;
 }
 
 static rt_slice text_of(const rt_buf *b) { return rt_slice_of(b->p, b->n); }
@@ -98,7 +99,6 @@ static rt_peer *connected(node *n, rt_slice name, uint64_t flags) {
 static void open_node(node *n, uint64_t flags) {
     static const char *const names[] = {NULL, "box", "bounded", "paused", NULL, "watched"};
     memset(n, 0, sizeof *n);
-    n->flags = flags;
     rt_route *r = &n->route;
     r->limits = rt_limits_default();
     r->limits.message_bytes_max = 1 << 20;
@@ -241,6 +241,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         uint8_t *copy = exact_copy(packet);
         int rc = rt_inbound_packet(&n.inbound, n.peer, copy, packet.n);
         free(copy);
+        if (n.doomed) rt_signal_terminate(&n.route, n.doomed, TEXT("w\x08overflow"));
+        n.doomed = 0;
         HOLDS(rc == RT_OK || rc == RT_EBAD || rc == RT_ELIMIT || (rc == RT_ENOMEM && failing));
         if (rc == RT_OK) continue;
         look(&n);
