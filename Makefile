@@ -18,8 +18,7 @@ SOURCES := setup.py $(shell find csrc -type d -o -name '*.[ch]') $(wildcard rout
 INSTALLED := $(VENV)/.installed-$(VERSION)
 BUILT     := $(VENV)/.built-$(VERSION)
 
-.PHONY: build run test test-long lint bench interop-all sanitize sanitize-thread fuzz \
-    clean
+.PHONY: build run test test-long lint bench interop-all sanitize sanitize-thread fuzz clean
 .SUFFIXES:
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,8 +33,11 @@ BENCHES: dict[str, tuple[str, Measure]] = {
 
 
 def run(name: str, quick: bool) -> report.Document:
+    began = time.monotonic()
+
     def say(text: str) -> None:
-        print(f"{name}: {text}", file=sys.stderr, flush=True)
+        passed = time.monotonic() - began
+        print(f"{passed:5.0f} s  {name}: {text}", file=sys.stderr, flush=True)
 
     return BENCHES[name][1](quick, say)
 
@@ -56,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     if machine.is_debug_build():
         print("this is a debug build of router: its figures mean nothing", file=sys.stderr)
         return 2
+    began = time.monotonic()
     names = list(BENCHES) if given.name == "all" else [given.name]
     documents = [run(name, given.quick) for name in names]
     found = [document.as_dict() for document in documents]
@@ -66,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
             report.show(document)
     if given.name == "all":
         report.write(found, given.results)
-        print(f"wrote {given.results}/latest.json and report.html", file=sys.stderr)
+        took = time.monotonic() - began
+        print(f"wrote {given.results}/latest.json and report.html; {took:.0f} s", file=sys.stderr)
     for document in documents:
         for row in document.errors:
             print(f"not measured: {row['system']}: {row['error']}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import selectors
 import shutil
 import socket
@@ -146,6 +147,9 @@ class Stage:
                 self._kinds[f"{loop}-{style}"] = partial(self._streams, loop, style)
 
     def __enter__(self) -> Stage:
+        # Many connections in one process; whoever is started inherits the limit.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         return self
 
     def __exit__(

@@ -30,7 +30,7 @@ def _measure(
     name: str, path: str, quick: bool, say: report.Say, count: int, **shape: int
 ) -> report.Document:
     document = report.Document(name)
-    seconds = 0.04 if quick else 0.3
+    seconds = 0.015 if quick else 0.3
     with Stage() as stage:
 
         def flow(system: System) -> Flow:
@@ -39,7 +39,7 @@ def _measure(
                 wide.pop("boxes", None)
             return Flow(stage, system, SIZE, seconds, **wide)
 
-        for ours, peer in _pairs():
+        for ours, peer in _pairs()[:: 2 if quick else 1]:
             say(f"{path}: {ours.name} beside {peer.name}")
             try:
                 second, first = flow(peer), flow(ours)

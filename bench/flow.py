@@ -75,7 +75,7 @@ class Flow:
         """A whole share for every sender, and enough of them to tell first from last."""
         parts = len(self._senders) * len(self._receivers) * self._boxes
         least = 2 if self.size >= 1 << 20 else 2048 if self.size <= 1024 else 32
-        return max(count // parts, least) * parts
+        return max(count // parts, max(2, least // parts)) * parts
 
     def run(self) -> Sample:
         return self._run(self.count)[0]

@@ -177,12 +177,18 @@ def compare(
     times: Callable[[], tuple[int, int]] = machine.processor_times,
 ) -> Comparison:
     """The peer against itself first, then ours against the peer; both sides are warm already."""
-    a, b, _ = _pairs(peer[1], peer[1], pairs, times)
-    noise = statistics.median(_values(a, decides)) / statistics.median(_values(b, decides))
+    a, b, again = _pairs(peer[1], peer[1], pairs, times)
+    one, other = _values(a, decides), _values(b, decides)
+    if not one or not other:
+        raise BenchError(f"{peer[0]}: no figure for {decides}")
+    noise = statistics.median(one) / statistics.median(other)
     mine, theirs, repeated = _pairs(ours[1], peer[1], pairs, times)
+    repeated += again
     ratios = {}
     for metric in (*METRICS, *mine[0].more):
         x, y = _values(mine, metric), _values(theirs, metric)
         if len(x) == len(y) == pairs:
             ratios[metric] = ratio_of_medians(x, y)
+    if decides not in ratios:
+        raise BenchError(f"{ours[0]}: no figure for {decides}")
     return Comparison(ours[0], peer[0], decides, ratios, noise, pairs, repeated, mine, theirs)

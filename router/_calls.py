@@ -123,7 +123,9 @@ def _down(dest: Any, reason: Any) -> Exception:
 
 
 def _shown(dest: Any) -> str:
-    return f"{dest[0]} on {dest[1]}" if isinstance(dest, tuple) else repr(dest)
+    if isinstance(dest, tuple):
+        return f"{dest[0]} on {dest[1]}"
+    return str(dest) if isinstance(dest, str) else repr(dest)
 
 
 def _key(term: Any) -> Reference | None:

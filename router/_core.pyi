@@ -1,6 +1,7 @@
 # Types of what is written in C and Cython.
 
 import asyncio
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import (
     Any,
@@ -231,6 +232,7 @@ def decode_prefix(data: Buffer, offset: int = 0, /) -> tuple[Any, int]: ...
 # The node layer, private: see router/node.py and router/mailbox.py.
 
 EMPTY: Final[object]
+notifiers: weakref.WeakSet[Notifier]
 ENGINES: Final[dict[str, int]]
 EPMD_MODES: Final[dict[str, int]]
 OVERFLOWS: Final[dict[str | None, int]]

@@ -108,7 +108,6 @@ class LoopBinding:
     def after_fork(self) -> None:
         """In the child: nothing of the loop may be touched, only descriptors closed."""
         self._attached = False
-        self.notifier.after_fork()
         self._close()
 
 

@@ -49,7 +49,8 @@ class Mailbox(MailboxCore):
         elif overflow not in ("drop", "close", "pause"):
             raise ValueError("with a limit, overflow is 'drop', 'close' or 'pause'")
         for what, value in (("limit", limit), ("limit_bytes", limit_bytes)):
-            if value is not None and (not isinstance(value, int) or not 0 < value < 1 << 32):
+            number: object = value
+            if number is not None and not (isinstance(number, int) and 0 < number < 1 << 32):
                 raise ValueError(f"{what} is an int between 1 and 2**32 - 1, not {value!r}")
         self._limit(limit or 0, limit_bytes or 0, OVERFLOWS[overflow])
         if name is not None:

@@ -123,13 +123,14 @@ class Node(NodeCore):
     ) -> None:
         if not _name_ok(name):
             raise ValueError(f"a node name is name@host, not {name!r}")
-        if not isinstance(engine, str) or engine not in _core.ENGINES:
+        if engine not in list(_core.ENGINES):
             raise ValueError(f"engine is 'auto', 'thread' or 'inline', not {engine!r}")
-        if not isinstance(epmd, str) or epmd not in _core.EPMD_MODES:
+        if epmd not in ("auto", "none"):
             raise ValueError(f"epmd is 'auto' or 'none', not {epmd!r}")
         if threads != 1:
             raise ValueError("threads: only 1 is supported in this version")
-        if not isinstance(net_ticktime, (int, float)) or not 0 < net_ticktime < 1e6:
+        seconds: object = net_ticktime
+        if not isinstance(seconds, (int, float)) or not 0 < seconds < 1e6:
             raise ValueError(f"net_ticktime is a positive number of seconds, not {net_ticktime!r}")
         if isinstance(limits, dict):
             limits = Limits(**limits)
@@ -139,7 +140,7 @@ class Node(NodeCore):
             raise TypeError(f"codec is an etf.Codec, not {type(codec).__name__}")
         if resolver is not None and not callable(resolver):
             raise TypeError(f"resolver is a function, not {type(resolver).__name__}")
-        self._config = {
+        self._config: dict[str, Any] = {
             "hidden": bool(hidden),
             "relay": bool(relay),
             "engine": _core.ENGINES[engine],
@@ -517,9 +518,9 @@ class Node(NodeCore):
         self, name: str, host: str | None, port: int | None, cookie: str | bytes | None
     ) -> _core.Peer:
         peer = self._peer(name)
-        if host is not None and (not isinstance(host, str) or not host):
+        if host is not None and not _text(host):
             raise ValueError(f"host is a name or an address, not {host!r}")
-        if port is not None and (not isinstance(port, int) or not 0 < port < 65536):
+        if port is not None and not _is_port(port):
             raise ValueError(f"port is between 1 and 65535, not {port!r}")
         if host is not None or port is not None:
             self._addresses[name] = (host, port or 0)
@@ -634,7 +635,7 @@ class Node(NodeCore):
 
     def monitor_nodes(self, box: Mailbox, on: bool = True) -> None:
         """Sends `("nodeup", name)` and `("nodedown", name)` to `box` from now on, or no more."""
-        if not isinstance(box, Mailbox) or box.node is not self:
+        if getattr(box, "node", None) is not self:
             raise ValueError(f"monitor_nodes takes a Mailbox of this node, not {box!r}")
         box._watch_nodes(on)
 
@@ -821,9 +822,17 @@ def _listen(listen: object) -> tuple[str, int] | bool | None:
         host, _, port = listen.partition(":")
     if isinstance(port, str) and port.isascii() and port.isdigit():
         port = int(port)
-    if not isinstance(host, str) or not host or not isinstance(port, int) or not 0 <= port < 65536:
-        raise ValueError(f"listen is 'host', 'host:port', (host, port) or False, not {listen!r}")
-    return host, port
+    if isinstance(host, str) and host and isinstance(port, int) and _is_port(port, 0):
+        return host, port
+    raise ValueError(f"listen is 'host', 'host:port', (host, port) or False, not {listen!r}")
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_port(value: object, least: int = 1) -> bool:
+    return isinstance(value, int) and least <= value <= 65535
 
 
 def _numeric(host: str) -> bool:
@@ -844,7 +853,7 @@ def default_epmd_port() -> int:
 def _epmd_port(port: int | None) -> int:
     if port is None:
         port = default_epmd_port()
-    if not isinstance(port, int) or not 0 < port < 65536:
+    if not _is_port(port):
         raise ValueError(f"epmd_port is between 1 and 65535, not {port!r}")
     return port
 
@@ -901,6 +910,7 @@ def _after_fork() -> None:
         node._bindings.clear()
         node._after_fork()
     _live.clear()
+    # Of loops, boxes and threads that wait.
     for notifier in list(_core.notifiers):
         notifier.after_fork()
     _core.notifiers.clear()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 SECONDS_MAX = 60.0
@@ -86,7 +88,12 @@ def running(word: str) -> list[int]:
 
 
 def wait_until_gone(word: str, seconds: float = 20.0) -> None:
+    """Fails when they stay, and ends them: `word` names processes of this test alone."""
     deadline = time.monotonic() + seconds
     while left := running(word):
-        assert time.monotonic() < deadline, f"still running: {left}"
+        if time.monotonic() > deadline:
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            raise AssertionError(f"still running: {left}")
         time.sleep(0.02)  # between two looks; what they see decides

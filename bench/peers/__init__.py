@@ -7,7 +7,7 @@ in one line on standard output. The end of the input ends the process.
     connect DESTINATION...                  {"connected": true}
     send FORM COUNT SIZE SENDER DEST...     {"sent": COUNT}
     serve COUNT                             {"armed": true}, later {"served": COUNT}
-    ping FORM COUNT SIZE DESTINATION        {"p50", "p99", "p999", "mean"}
+    ping FORM COUNT SIZE DESTINATION        {"p50", "p99", "p999", "mean"}, of 3 s at most
     bulk SIZE DESTINATION, or bulk off      {"bulk": ...}
     cycle COUNT DESTINATION                 {"cycles": COUNT, "ns"}: connect and disconnect
     hold COUNT DESTINATION                  {"held": COUNT}: connections that stay

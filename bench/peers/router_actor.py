@@ -105,6 +105,7 @@ class Actor:
         self.node = node
         self.boxes: list[router.Mailbox] = []
         self.echo = node.mailbox("echo")
+        self.echo_task = asyncio.create_task(self.answer_pings())
         self.replies = node.mailbox()
         self.bulk_box = node.mailbox("bulk", limit_bytes=BULK_BYTES_MAX, overflow="pause")
         self.bulk_task: asyncio.Task[None] | None = None
@@ -163,12 +164,13 @@ class Actor:
                     send(dest, (EVENT, i, data))
             await drain()
 
-    async def serve(self, count: int) -> None:
-        box, send = self.echo, self.node.send
-        answer(armed=True)
-        for _ in range(count):
-            sender, id_, data = await box.receive()
+    async def answer_pings(self) -> None:
+        send = self.node.send
+        async for sender, id_, data in self.echo:
             send(sender, (id_, data))
+
+    async def serve(self, count: int) -> None:
+        answer(armed=True)
         answer(served=count)
 
     async def ping(self, form: str, count: int, size: int, word: str) -> None:
@@ -217,7 +219,7 @@ class Actor:
     async def hold(self, count: int, word: str) -> None:
         """So many nodes in this process, each with its connection. No thread for each."""
         short = self.node.name.partition("@")[0]
-        for i in range(count):
+        for i in range(len(self.crowd), len(self.crowd) + count):
             node = router.Node(
                 f"{short}_{i}@127.0.0.1", cookie="bench", listen=False, engine="inline"
             )
@@ -250,6 +252,7 @@ async def main(name: str, engine: str) -> None:
             method = getattr(actor, command)
             await method(*(int(w) if w.isdigit() else w for w in words))
         await actor.release()
+        actor.echo_task.cancel()
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from bench.peers.control import (
 Event = tuple[str, int, bytes]
 LENGTH = Struct("!I")
 BUFFER_BYTES = 1 << 20  # as router's own marks: what may wait before a sender does
+BACKLOG = 1024
 JOIN_BYTES = 4096  # a longer body is not copied behind its length
 
 encode = msgspec.msgpack.Encoder().encode
@@ -266,12 +267,14 @@ class Actor:
         loop = asyncio.get_running_loop()
         if self.style == "buffered":
             handlers = [
-                await loop.create_server(lambda: BufferedSink(self), "127.0.0.1", 0),
+                await loop.create_server(
+                    lambda: BufferedSink(self), "127.0.0.1", 0, backlog=BACKLOG
+                ),
                 await loop.create_server(BufferedEcho, "127.0.0.1", 0),
             ]
         else:
             handlers = [
-                await asyncio.start_server(f, "127.0.0.1", 0, limit=BUFFER_BYTES)
+                await asyncio.start_server(f, "127.0.0.1", 0, limit=BUFFER_BYTES, backlog=BACKLOG)
                 for f in (self.sink, self.echo)
             ]
         drop = await asyncio.start_server(self.drop, "127.0.0.1", 0, limit=BUFFER_BYTES)

@@ -100,7 +100,8 @@ struct rt_node {
     uint32_t net_ticktime_ms;
     rt_address listen;
     _Atomic uint64_t turns;
-    pthread_mutex_t lock;        /* the lists below; any thread */
+    pthread_mutex_t lock;        /* what stands below; any thread */
+    bool stopping;               /* stop was called */
     rt_peer **dirty;
     uint32_t dirty_n, dirty_cap;
     rt_request *requests, *requests_last;

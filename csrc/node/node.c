@@ -440,7 +440,12 @@ int rt_node_start(rt_node *n)
 
 void rt_node_stop(rt_node *n)
 {
-    if (n->stopped) return;
+    /* Several threads may want it at once: one does it, and joins the engine's. */
+    pthread_mutex_lock(&n->lock);
+    bool first = !n->stopping;
+    n->stopping = true;
+    pthread_mutex_unlock(&n->lock);
+    if (!first) return;
     rt_engine_stop(&n->engine);
     rt_engine_enter(&n->engine);
     n->stopped = true;

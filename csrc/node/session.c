@@ -273,6 +273,13 @@ static int write_out(rt_session *l, rt_buf *out)
     return out->n ? rt_conn_send(&l->conn, out->p, out->n) : RT_OK;
 }
 
+static bool ours_is_higher(const rt_node *n, rt_slice name)
+{
+    size_t k = name.n < n->route.name.n ? name.n : n->route.name.n;
+    int order = memcmp(n->route.name.p, name.p, k);
+    return order ? order > 0 : n->route.name.n > name.n;
+}
+
 /* What to say to somebody who introduces itself so. Anybody can use any name until
  * the digests are checked: so far no peer is made for it, no attempt of ours ends
  * for it, and several may try at once. */
@@ -285,10 +292,19 @@ static enum rt_hs_answer answer_for(rt_node *n, rt_slice name, const rt_peer *pe
     if (!other || other->state == RT_SESSION_AWAIT) return RT_HS_OK;
     if (other->state == RT_SESSION_UP) return RT_HS_SAY_ALIVE;
     if (other->state < RT_SESSION_HANDSHAKE) return RT_HS_OK;
-    size_t k = name.n < n->route.name.n ? name.n : n->route.name.n;
-    int order = memcmp(n->route.name.p, name.p, k);
-    bool ours_higher = order ? order > 0 : n->route.name.n > name.n;
-    return ours_higher ? RT_HS_NOK : RT_HS_OK_SIMULTANEOUS;
+    return ours_is_higher(n, name) ? RT_HS_NOK : RT_HS_OK_SIMULTANEOUS;
+}
+
+/* We named ourselves on a connection of our own after this one was let in. The peer,
+ * whose name is the lower, gives this one up when it hears that; if we answered here,
+ * each side could settle for the connection that the other one drops. */
+static bool peer_gives_way(const rt_session *l)
+{
+    rt_node *n = l->node;
+    const rt_peer *peer = rt_peers_find(n->route.peers, name_of(l));
+    const rt_session *other = peer ? peer->session : NULL;
+    return !l->initiator && other && other->state == RT_SESSION_HANDSHAKE &&
+           ours_is_higher(n, name_of(l));
 }
 
 static int decide(rt_session *l, rt_buf *out)
@@ -328,6 +344,10 @@ static int64_t handshake_bytes(rt_conn *c, const uint8_t *p, size_t n)
     int verdict = rt_handshake_feed(l->hs, p, n, &used, &out);
     if (verdict == RT_HS_DECIDE) verdict = decide(l, &out);
     else if (verdict == RT_HS_ALIVE) verdict = rt_handshake_alive(l->hs, true, &out);
+    if (verdict == RT_HS_DONE && (used == 0 || peer_gives_way(l))) {
+        rt_buf_fini(&out); /* unanswered, for as long as a step may take */
+        return used ? (int64_t)used : RT_EBAD;
+    }
     int rc = write_out(l, &out);
     rt_buf_fini(&out);
     if (c->closing) return RT_ECLOSED;

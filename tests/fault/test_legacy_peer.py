@@ -160,7 +160,9 @@ def old_bytes(pid: Pid) -> bytes:
     return b"X" + b"d" + struct.pack(">H", len(node)) + node + numbers
 
 
-@pytest.mark.parametrize("said", [SPAWN_REPLY, EXIT], ids=["the new form first", "the old form first"])
+@pytest.mark.parametrize(
+    "said", [SPAWN_REPLY, EXIT], ids=["the new form first", "the old form first"]
+)
 def test_a_pid_is_the_same_in_every_form(host: Host, said: int) -> None:
     """A process is started and linked under one form of its pid, and dies under the other."""
     link = with_only(host, Flag.SPAWN)

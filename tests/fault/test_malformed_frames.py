@@ -117,8 +117,7 @@ MALFORMED = {
     "another version inside": normal(TO_BOX + VERSION + b"j")[4:],
     # atoms of the header
     "a reference beyond the header's": normal(TO_BOX + b"R\0")[4:],
-    "a slot that is empty": VERSION + b"D" + b"\1\0\0" + TO_BOX + b"R\0",
-    "a segment that is empty": VERSION + b"D" + b"\1\7\0" + TO_BOX + b"R\0",
+    "a segment of the cache that is empty": VERSION + b"D" + b"\1\7\0" + TO_BOX + b"R\0",
     "an atom section cut": VERSION + b"D" + new_atoms(3, b"abc")[:-2],
     "flags cut": VERSION + b"D" + b"\xff\x88",
     "more references than flags": VERSION + b"D" + new_atoms(3, b"a", said=200) + TO_BOX + b"j",
@@ -156,14 +155,18 @@ SEQUENCES = {
         *[following(1, left, bytes(900_000)) for left in range(8, 2, -1)],
     ],
     "more bytes than all messages together may have": [
-        *[first(i, 2, TO_BOX + b"m\0\x90\0\0" + bytes(1_040_000)) for i in range(4)],
-        *[following(i, 1, bytes(300_000)) for i in range(1)],
+        *[first(i, 3, TO_BOX + b"m\0\x20\0\0" + bytes(1_040_000)) for i in range(4)],
+        following(0, 2, bytes(300_000)),
     ],
     "a length of 4 GiB": [b"\xff\xff\xff\xff"],
     "a length one over the limit": [struct.pack(">I", FRAME_BYTES_MAX + 1)],
     "a control message split, then the rest": [
         first(1, 2, TO_BOX[:10]),
         following(1, 1, TO_BOX[10:] + b"j"),
+    ],
+    "a slot of the cache that is empty": [
+        long(VERSION + b"D" + new_atoms(1, b"abc") + TO_BOX + b"R\0"),
+        long(VERSION + b"D\1\0\1" + TO_BOX + b"R\0"),
     ],
     "atoms that grow a small frame into a large one": [
         long(VERSION + b"D" + new_atoms(1, "\u20ac".encode() * 255, wide=True) + TO_BOX + b"j"),
@@ -199,6 +202,7 @@ def watched(start: Start) -> Host:
 
 
 RIGHT_AT_FIRST = {
+    "a slot of the cache that is empty": "abc",
     "a sequence continued after its end": ([],),
     "atoms that grow a small frame into a large one": [],
 }

@@ -9,13 +9,12 @@ import select
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from fault.conftest import Host, LogLines, Start, open_sockets
-from fault.peer import OPENED, PATIENCE_S, EndedError, Link, Peer, Wire, short, wait_for_ends
+from fault.peer import OPENED, PATIENCE_S, Link, Peer, Wire, short, wait_for_ends
 from fault.test_handshake_silence import many_descriptors
 from router import Atom, HandshakeError, NameTaken, Node, NodeDown, RouterError
 from router import node as node_module
@@ -41,9 +40,9 @@ class Client(Wire):
     def everything(self) -> bytes:
         """All that is said until the connection is closed."""
         data = b""
-        with contextlib.suppress(EndedError):
-            while True:
-                data += self.exactly(1)
+        with contextlib.suppress(ConnectionError):
+            while part := self.socket.recv(1 << 16):
+                data += part
         return data
 
 
@@ -144,14 +143,6 @@ def test_a_request_byte_by_byte(serving: Host, epmd_port: int) -> None:
     assert client.exactly(6)[:2] == bytes([118, 0])
 
 
-def test_one_answer_to_a_client(serving: Host, epmd_port: int) -> None:
-    """Or three bytes, said over and over, would cost the length of the list each time."""
-    client = Client(epmd_port)
-    client.send(short(bytes([NAMES])) * 20_000)
-    answer = client.everything()
-    assert answer.count(b"first") == 1
-
-
 def test_half_requests_are_closed_in_time(serving: Host, epmd_port: int) -> None:
     whole = alive2(b"one")
     before = open_sockets()
@@ -174,23 +165,44 @@ def test_a_registered_node_may_stay_silent(serving: Host, epmd_port: int) -> Non
     assert names(epmd_port).keys() == {"first", "one"}
 
 
-def test_a_client_that_reads_slowly(start: Start, epmd_port: int) -> None:
-    """What it does not take is not kept for ever, and others are served meanwhile."""
-    host = start("first@127.0.0.1", epmd="auto", limits={"connect_ms": 300})
-    holders = []
-    for i in range(500):
-        holders.append(Client(epmd_port))
-        holders[-1].send(alive2(b"%03d" % i + b"x" * 240))
-        holders[-1].exactly(6)
+@pytest.fixture
+def many_names(start: Start, epmd_port: int) -> Host:
+    """A list of more bytes than a socket takes for one who does not read."""
+    many_descriptors(8192)
+    host = start("first@127.0.0.1", epmd="auto", limits={"connect_ms": 1000})
+    for i in range(2700):
+        client = Client(epmd_port)
+        client.send(alive2(b"%04d" % i + "\U0001d11e".encode() * 250))
+        client.exactly(6)
+    return host
+
+
+def lazy_client(port: int) -> Wire:
     sock = socket.socket()
-    OPENED.append(sock)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.connect(("127.0.0.1", epmd_port))
-    sock.sendall(short(bytes([NAMES])))
-    assert len(names(epmd_port)) == 501
+    sock.connect(("127.0.0.1", port))
+    return Wire(sock)
+
+
+def test_a_client_that_reads_slowly(many_names: Host, epmd_port: int) -> None:
+    """What it does not take is not kept for ever, and others are served meanwhile."""
+    lazy = lazy_client(epmd_port)
+    lazy.send(short(bytes([NAMES])))
+    assert len(names(epmd_port)) == 2701
     wait_for_ends([Client(epmd_port)])
-    assert len(names(epmd_port)) == 501
-    host.connected(Peer())
+    assert len(names(epmd_port)) == 2701
+    many_names.connected(Peer())
+
+
+def test_one_answer_to_a_client(many_names: Host, epmd_port: int) -> None:
+    """Or three bytes, said over and over, would cost the length of the list each time."""
+    lazy = lazy_client(epmd_port)
+    lazy.send(short(bytes([NAMES])) * 1000)
+    assert len(names(epmd_port)) == 2701
+    said = 0
+    while part := lazy.socket.recv(1 << 20):
+        said += part.count(b"name first at")
+    assert said == 1
 
 
 def test_a_thousand_clients(start: Start, epmd_port: int) -> None:
@@ -259,13 +271,12 @@ def test_out_of_descriptors(serving: Host, epmd_port: int) -> None:
         socks[0].connect(("127.0.0.1", epmd_port))
         socks[1].connect(("127.0.0.1", serving.port))
         socks[0].sendall(port2(b"first"))
-        used = time.process_time()
-        assert select.select(socks, [], [], 0.5)[0] == []
-        assert time.process_time() - used < 0.25
+        serving.logged("cannot accept connections: Too many open files")
+        assert select.select(socks, [], [], 0.3)[0] == []
+        assert serving.count("cannot accept") <= 4  # each listener tries once a second
     assert Wire(socks[0]).exactly(2) == bytes([119, 0])
     late = Link(Peer(), socks[1])
     late.join()
-    serving.logged("cannot accept connections: Too many open files")
 
 
 # Asking a port mapper that is not what it should be

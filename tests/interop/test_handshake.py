@@ -84,6 +84,7 @@ async def test_a_connect_after_a_disconnect_is_a_new_one(
                 return node.ping_sync(talker.name)
 
             assert await asyncio.to_thread(on_a_thread)
+            node.disconnect(talker.name)
         assert node.stats()[0]["connects"] == 50
 
 

@@ -72,6 +72,7 @@ def test_of_calls_on_a_node(node: Node) -> None:
             (lambda: node.connect_sync("b@h", port=0), ValueError, "port is"),
             (lambda: node.connect_sync("b@h", port=65536), ValueError, "port is"),
             (lambda: node.connect_sync("b@h", port="x"), ValueError, "port is"),  # type: ignore[arg-type]
+            (lambda: node.connect_sync("b@h", port=80.5), ValueError, "port is"),  # type: ignore[arg-type]
             (lambda: node.connect_sync("b@h", host=5, port=1), ValueError, "host is"),  # type: ignore[arg-type]
             (lambda: node.connect_sync("b@h", host="", port=1), ValueError, "host is"),
             (lambda: node.connect_sync(5), TypeError, "a node name is a str"),  # type: ignore[arg-type]

@@ -171,6 +171,7 @@ def test_the_program_may_end_with_a_live_node(options: dict[str, Any], engine: s
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_fork(options: dict[str, Any]) -> None:
     before = descriptors()
     with Node(new_name("a"), **options) as a, Node(new_name("b"), **options) as b:
