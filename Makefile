@@ -63,9 +63,11 @@ lint: build
 	    { cat build/pyright.txt; exit 1; }
 	@tools/compile-strict $(BIN)/python
 
+# Beside the peers that can be installed. QUICK=1 takes three minutes, to see that all works.
 bench: build
-	@$(PIP) install -q -e '.[bench]' --no-build-isolation
-	@$(BIN)/router bench
+	@tools/install-erlang
+	@$(BIN)/python -m bench.install
+	@$(BIN)/python -m bench all $(if $(QUICK),--quick)
 
 # The newer releases that Debian packages: OTP 27 in trixie, OTP 29 in sid. Needs root.
 interop-all: build
@@ -88,4 +90,4 @@ fuzz: $(INSTALLED)
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info router/*.so .mypy_cache .pytest_cache .ruff_cache
-	@find router tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find router tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -67,8 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.json:
         print(json.dumps(found[0] if given.name != "all" else report.combine(found), indent=1))
     else:
-        for document in found:
-            report.show(document)
+        for shown in found:
+            report.show(shown)
     if given.name == "all":
         report.write(found, given.results)
         took = time.monotonic() - began

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench import report
+from bench.documents import DOCUMENTS, MISSING, libraries, plain
 from bench.inline import PER_CALL, per_call
 from bench.measure import BenchError, Run, compare
 
@@ -24,11 +25,8 @@ def _work(call: Callable[[Any], Any], argument: Any) -> Callable[[int], None]:
 def measure(quick: bool, say: report.Say, *, count: int = 7) -> report.Document:
     document = report.Document("codec")
     seconds = 0.004 if quick else 0.03
-    try:
-        from bench.documents import DOCUMENTS, libraries, plain
-    except ImportError as e:
-        document.failed(BenchError(str(e)), e.name or "a peer", "documents", 0, PER_CALL)
-        return document
+    for name, why in MISSING.items():
+        document.failed(BenchError(why), name, "encode and decode", 0, PER_CALL)
     for chosen in DOCUMENTS:
         found = libraries(chosen)
         for way in ("encode", "decode"):

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from struct import Struct
 from typing import Any
-
-import msgpack
-import msgspec
-import orjson
-import ormsgpack
 
 from router import Pid, Reference, etf
 
-__all__ = ["DOCUMENTS", "Document", "Library", "libraries", "plain", "with_bytes"]
+__all__ = ["DOCUMENTS", "MISSING", "Document", "Library", "libraries", "plain", "with_bytes"]
+
+MISSING: dict[str, str] = {}
+"""Libraries that are not installed, and what importing them said."""
+
+
+def _peer(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as e:
+        MISSING[name] = str(e)
+        return None
+
+
+msgspec, ormsgpack, msgpack, orjson = map(_peer, ("msgspec", "ormsgpack", "msgpack", "orjson"))
 
 Event = tuple[str, int, float, str, bool]
 
@@ -135,68 +146,79 @@ def with_bytes(value: Any) -> Any:
 
 # Pids and references for the msgpack libraries.
 
-_pack, _unpack = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(tuple[Any, ...]).decode
+PID_WORDS, REF_WORDS = Struct("!III"), Struct("!IIII")
 
 
 def _to_ext(value: Any) -> tuple[int, bytes]:
     if isinstance(value, Pid):
-        return 1, _pack((str(value.node), value.id, value.serial, value.creation))
+        head = PID_WORDS.pack(value.id, value.serial, value.creation)
+        return 1, head + value.node.encode()
     if isinstance(value, Reference):
-        return 2, _pack((str(value.node), value.creation, value.words))
+        return 2, REF_WORDS.pack(value.creation, *value.words) + value.node.encode()
     raise TypeError(type(value).__name__)
 
 
 def _from_ext(code: int, data: bytes | memoryview) -> Any:
     if code == 1:
-        return Pid(*_unpack(data))
-    return Reference(*_unpack(data))
+        id_, serial, creation = PID_WORDS.unpack_from(data)
+        return Pid(str(data[PID_WORDS.size :], "utf-8"), id_, serial, creation)
+    creation, *words = REF_WORDS.unpack_from(data)
+    return Reference(str(data[REF_WORDS.size :], "utf-8"), creation, words)
 
 
-def _msgspec_hook(value: Any) -> msgspec.msgpack.Ext:
-    return msgspec.msgpack.Ext(*_to_ext(value))
+def _msgspec(document: Document) -> Library:
+    hooks: dict[str, Any] = {}
+    unhooks: dict[str, Any] = {}
+    if document.terms:
+        hooks["enc_hook"] = lambda value: msgspec.msgpack.Ext(*_to_ext(value))
+        unhooks["ext_hook"] = _from_ext
+    encoder = msgspec.msgpack.Encoder(**hooks)
+    decoder = msgspec.msgpack.Decoder(document.shape, **unhooks)
+    return Library("msgspec.msgpack", encoder.encode, decoder.decode, document.value)
 
 
-def _msgpack_hook(value: Any) -> msgpack.ExtType:
-    return msgpack.ExtType(*_to_ext(value))
+def _ormsgpack(document: Document) -> Library:
+    encode, decode = ormsgpack.packb, ormsgpack.unpackb
+    if document.terms:
+        ext = ormsgpack.Ext
+        return Library(
+            "ormsgpack",
+            lambda v: encode(v, default=lambda value: ext(*_to_ext(value))),
+            lambda b: decode(b, ext_hook=_from_ext),
+            plain(document.value),
+        )
+    return Library("ormsgpack", encode, decode, plain(document.value))
 
 
-def _ormsgpack_hook(value: Any) -> ormsgpack.Ext:
-    return ormsgpack.Ext(*_to_ext(value))
+def _msgpack(document: Document) -> Library:
+    if document.terms:
+        packer = msgpack.Packer(default=lambda value: msgpack.ExtType(*_to_ext(value)))
+        unpack = msgpack.unpackb
+        return Library(
+            "msgpack",
+            packer.pack,
+            lambda b: unpack(b, ext_hook=_from_ext),
+            plain(document.value),
+        )
+    return Library("msgpack", msgpack.Packer().pack, msgpack.unpackb, plain(document.value))
 
 
 def libraries(document: Document) -> list[Library]:
     """ours first: bytes for text, then str for text; then whoever can carry it."""
-    value, flat = document.value, plain(document.value)
+    value = document.value
     text = etf.Codec(binaries="str")
-    # One megabyte is bytes on both sides: it is not text.
     made = [Library("router etf", etf.encode, etf.decode, with_bytes(value))]
+    # One megabyte is bytes on both sides: it is not text.
     if not isinstance(value, bytes):
         made.append(Library("router etf, str", text.encode, text.decode, value))
-    if document.terms:
-        encoder = msgspec.msgpack.Encoder(enc_hook=_msgspec_hook)
-        decoder = msgspec.msgpack.Decoder(document.shape, ext_hook=_from_ext)
-        packer = msgpack.Packer(default=_msgpack_hook)
-        made += [
-            Library("msgspec.msgpack", encoder.encode, decoder.decode, value),
-            Library(
-                "ormsgpack",
-                lambda v: ormsgpack.packb(v, default=_ormsgpack_hook),
-                lambda b: ormsgpack.unpackb(b, ext_hook=_from_ext),
-                flat,
-            ),
-            Library("msgpack", packer.pack, lambda b: msgpack.unpackb(b, ext_hook=_from_ext), flat),
-        ]
-    else:
-        encoder = msgspec.msgpack.Encoder()
-        decoder = msgspec.msgpack.Decoder(document.shape)
-        packer = msgpack.Packer()
-        made += [
-            Library("msgspec.msgpack", encoder.encode, decoder.decode, value),
-            Library("ormsgpack", ormsgpack.packb, ormsgpack.unpackb, flat),
-            Library("msgpack", packer.pack, msgpack.unpackb, flat),
-        ]
-    if document.json:
-        made.append(Library("orjson", orjson.dumps, orjson.loads, flat))
+    if msgspec is not None:
+        made.append(_msgspec(document))
+    if ormsgpack is not None:
+        made.append(_ormsgpack(document))
+    if msgpack is not None:
+        made.append(_msgpack(document))
+    if orjson is not None and document.json:
+        made.append(Library("orjson", orjson.dumps, orjson.loads, plain(value)))
     made.append(
         Library("pickle", lambda v: pickle.dumps(v, pickle.HIGHEST_PROTOCOL), pickle.loads, value)
     )

@@ -161,7 +161,7 @@ def combine(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
 class Table:
     title: str
     head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 def number(value: float | None) -> str:

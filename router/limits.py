@@ -26,11 +26,13 @@ class Limits:
     peers_max: int = 65_536
     """Names of other nodes; a further one raises RouterError."""
     handshakes_max: int = 1024
-    """Connections that are not up yet; a further incoming one is closed."""
+    """Connections that are not up yet; a further incoming one is closed. Also of clients of the
+    embedded port mapper that hold no registration."""
     handshake_step_ms: int = 7000
     """Silence allowed in each step of a handshake."""
     connect_ms: int = 7000
-    """Looking a node up and the TCP connect, each."""
+    """Looking a node up and the TCP connect, each. Also what a client of the embedded port mapper
+    may take to ask and to read the answer."""
     queue_bytes_soft: int = 1 << 20
     """Outgoing bytes of one peer above which `drain` waits."""
     queue_bytes_max: int = 64 << 20

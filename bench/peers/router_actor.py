@@ -60,7 +60,8 @@ async def by_receive(box: router.Mailbox, count: int, size: int) -> Times:
 
 async def by_iteration(box: router.Mailbox, count: int, size: int) -> Times:
     want = first = 0
-    async for tag, id_, data in box:
+    async for term in box:
+        tag, id_, data = term
         if id_ != want:
             raise Wrong(f"id {id_}, not {want}")
         if not first:

@@ -138,7 +138,7 @@ class Actor:
         else:
             for i in range(first, first + count):
                 for send in sends:
-                    send(encode((TAG, i, data)), copy=copy)
+                    send(encode((TAG, i, data)), 0, copy)
         answer(sent=count)
 
     def serve(self, count: int) -> None:

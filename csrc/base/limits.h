@@ -21,9 +21,11 @@ typedef struct rt_limits {
     uint32_t term_depth_max;             /* nesting of a term */
     uint32_t fragments_in_flight_max;    /* per connection */
     uint32_t peers_max;                  /* known names */
-    uint32_t handshakes_max;             /* connections that are not up yet */
+    uint32_t handshakes_max;             /* connections that are not up yet; clients of
+                                            the embedded port mapper that only ask */
     uint32_t handshake_step_ms;          /* silence allowed in each step */
-    uint32_t connect_ms;                 /* TCP connect and port look-up */
+    uint32_t connect_ms;                 /* TCP connect and port look-up, as client and
+                                            as embedded port mapper */
     uint32_t queue_bytes_soft;           /* per peer: drain waits above */
     uint32_t queue_bytes_max;            /* per peer: send raises above */
     uint32_t processes_max;

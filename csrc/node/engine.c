@@ -32,6 +32,15 @@ void rt_engine_wake(rt_engine *e)
     (void)k; /* the counter cannot overflow with one writer per reading */
 }
 
+void rt_engine_gathered(rt_engine *e)
+{
+    if (e->mode != RT_ENGINE_AUTO) return;
+    /* relaxed: the caller has put its news under a lock that waiting() takes after
+     * left_over cleared the flag: one of the two sees the other's. */
+    if (atomic_load_explicit(&e->gathered, memory_order_relaxed)) return;
+    if (!atomic_exchange_explicit(&e->gathered, 1, memory_order_relaxed)) rt_engine_wake(e);
+}
+
 int rt_engine_fd(const rt_engine *e) { return rt_poller_fd(e->poller); }
 
 int rt_engine_init(rt_engine *e, enum rt_engine_mode mode, void (*turn)(rt_engine *e))
@@ -153,14 +162,27 @@ static bool neglected(rt_engine *e, uint64_t *seen)
     return true;
 }
 
+/* After a grace: true when something that was gathered waits still. While it does,
+ * nobody needs to wake this thread for more of it. */
+static bool left_over(rt_engine *e)
+{
+    atomic_store_explicit(&e->gathered, 0, memory_order_relaxed); /* see rt_engine_gathered */
+    if (!e->waiting(e)) return false;
+    atomic_store_explicit(&e->gathered, 1, memory_order_relaxed);
+    return true;
+}
+
 static void watch(rt_engine *e)
 {
     uint64_t seen = UINT64_MAX;
     struct pollfd fds[2] = {{.fd = rt_engine_fd(e), .events = POLLIN},
                             {.fd = e->stop_fd, .events = POLLIN}};
     while (!stopping(e)) {
-        if (poll(fds, 2, -1) < 0 && errno != EINTR) return;
-        if (!(fds[0].revents & POLLIN) || !neglected(e, &seen)) continue;
+        bool gathered = atomic_load_explicit(&e->gathered, memory_order_relaxed); /* a hint */
+        int n = poll(fds, 2, gathered ? RT_ENGINE_GRACE_MS : -1);
+        if (n < 0 && errno != EINTR) return;
+        bool act = n > 0 && fds[0].revents & POLLIN && neglected(e, &seen);
+        if (!act && !(gathered && left_over(e))) continue;
         pthread_mutex_lock(&e->drive);
         round_locked(e, 0);
         pthread_mutex_unlock(&e->drive);

@@ -42,6 +42,7 @@ struct rt_engine {
     _Atomic uint32_t promised;      /* loops and threads that watch the descriptor */
     _Atomic unsigned long driver;   /* pthread_self of the driver, 0 for none */
     _Atomic uint32_t woken;         /* the wake descriptor is written and not yet read */
+    _Atomic uint32_t gathered;      /* the own thread looks after what others gathered */
     _Atomic uint32_t stopping;
     rt_source wake;
     int stop_fd;
@@ -49,6 +50,8 @@ struct rt_engine {
     pthread_t thread;
     /* The node's part of each drive, after sockets and timers. */
     void (*turn)(rt_engine *e);
+    /* Whether something still waits that the next turn would write. Any thread. */
+    bool (*waiting)(rt_engine *e);
 };
 
 int rt_engine_init(rt_engine *e, enum rt_engine_mode mode, void (*turn)(rt_engine *e));
@@ -65,6 +68,9 @@ void rt_engine_enter(rt_engine *e);
 void rt_engine_leave(rt_engine *e);
 /* Makes somebody drive soon. */
 void rt_engine_wake(rt_engine *e);
+/* Something waits that a loop will write at the end of its turn. The own thread, where
+ * there is one, does so when that end is a long time coming. */
+void rt_engine_gathered(rt_engine *e);
 bool rt_engine_is_driver(rt_engine *e);
 /* Blocks until the notifier has news, driving meanwhile. RT_OK or RT_ETIME; a
  * spurious RT_OK is allowed. */

@@ -109,6 +109,7 @@ int rt_node_send(rt_node *n, rt_peer *p, rt_slice frame, unsigned how)
         kick(&n->route, p);
         return RT_OK;
     }
+    rt_engine_gathered(&n->engine);
     return 1;
 }
 
@@ -170,6 +171,11 @@ static void turn(rt_engine *e)
     /* A connection that ended just now may have marked others: the driver's kick
      * woke nobody. */
     if (count_dirty(n)) rt_engine_wake(e);
+}
+
+static bool waiting(rt_engine *e)
+{
+    return count_dirty(RT_CONTAINER_OF(e, rt_node, engine)) > 0;
 }
 
 static int ask(rt_node *n, rt_peer *p, int what, rt_pid pid, const char *text, uint16_t port)
@@ -406,6 +412,7 @@ int rt_node_new(const rt_node_config *config, rt_node **out)
     rc = r->registry && r->relations && r->peers ? RT_OK : RT_ENOMEM;
     if (rc == RT_OK) rc = rt_engine_init(&n->engine, (enum rt_engine_mode)config->engine, turn);
     if (rc < 0) goto fail;
+    n->engine.waiting = waiting;
     n->accept_timer.fire = resume_accept;
     *out = n;
     return RT_OK;

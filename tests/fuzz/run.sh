@@ -48,6 +48,6 @@ WORDS
         exit 1
     fi
     tail -n 200 "$out/$target.log" | grep -E 'DONE|number_of_executed|average_exec'
-    "$out/$target" -merge=1 "$out/$target.short" "$out/$target.inputs" >>"$out/$target.log" 2>&1
+    "$out/$target" -merge=1 -use_counters=0 "$out/$target.short" "$out/$target.inputs" >>"$out/$target.log" 2>&1
     echo "to commit what was found: $python $here/corpus.py pack $target $out/$target.short"
 done
