@@ -51,7 +51,11 @@ class Actor:
         self._selector.register(self._process.stdout, selectors.EVENT_READ)
         self._text = b""
         self.connected: set[str] = set()
-        self.address: str = self.answer(START_SECONDS)["address"]
+        try:
+            self.address: str = self.answer(START_SECONDS)["address"]
+        except BenchError:
+            self.end()
+            raise
 
     @property
     def pid(self) -> int:

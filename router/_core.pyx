@@ -703,7 +703,7 @@ cdef class MailboxCore:
     cdef bint pausing             # overflow="pause": peers may be held back for this box
     cdef object __weakref__
 
-    def __cinit__(self, NodeCore node, name=None, *args, **kwargs):
+    def __cinit__(self, NodeCore node not None, name=None, *args, **kwargs):
         node.need()
         self.node = node
         self.codec = node.codec
@@ -780,19 +780,21 @@ cdef class MailboxCore:
             failed, self.failed = self.failed, None
             raise failed
         self.alive()
-        while len(found) < most:
-            m = rt_process_pop(self.ptr)
-            if m == NULL:
-                break
-            try:
-                found.append(self.decode(m))
-            except errors.DecodeError as e:
-                if not found:
-                    raise
-                self.failed = e
-                break
-        if self.pausing:
-            rt_node_consumed(self.node.ptr, self.ptr)
+        try:
+            while len(found) < most:
+                m = rt_process_pop(self.ptr)
+                if m == NULL:
+                    break
+                try:
+                    found.append(self.decode(m))
+                except BaseException as e:
+                    if not found:
+                        raise
+                    self.failed = e
+                    break
+        finally:
+            if self.pausing:
+                rt_node_consumed(self.node.ptr, self.ptr)
         return found
 
     def _arm(self):
@@ -1005,6 +1007,9 @@ cdef class MailboxCore:
         rel.flags = RT_ALIAS_ONCE if once else 0
         rel.ref = self.bytes_of(ref)
         check(rt_relations_add(self.node.route.relations, &rel), "cannot make an alias")
+        if not rt_process_alive(self.ptr):  # its end has not seen the alias
+            self.unalias(ref)
+            self.signal_ok(RT_ENOENT, "cannot make an alias")
         return ref
 
     def unalias(self, ref):
@@ -1035,7 +1040,7 @@ cdef class MailboxCore:
             peer = self.peer_of(node)
             if peer == NULL:
                 raise ValueError("a process of this node is started with node.spawn")
-            check(rt_signal_spawn(self.node.route, self.local, peer, self.bytes_of(ref),
+            self.signal_ok(rt_signal_spawn(self.node.route, self.local, peer, self.bytes_of(ref),
                                   rt_slice_of(<const uint8_t *>m, len(m)),
                                   rt_slice_of(<const uint8_t *>f, len(f)), len(args),
                                   rt_slice_of(a.p, a.n), rt_slice_of(o.p, o.n)), "cannot spawn")

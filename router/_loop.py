@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from router._core import LoopFlush, Notifier
 
 if TYPE_CHECKING:
+    from router.mailbox import Mailbox
     from router.node import Node
 
 __all__ = ["LoopBinding"]
@@ -48,25 +50,32 @@ class LoopBinding:
         if node is None:
             self.detach()
             return
-        self.notifier.hush()
-        node._drive()
-        self._look(node)
+        self._look(node, drive=True)
 
     def _news(self) -> None:
         node = self._node()
         if node is None:
             self.detach()
             return
-        self.notifier.hush()
         self._look(node)
 
-    def _look(self, node: Node) -> None:
-        """Wakes whoever has something; the notifier is hushed and rests afterwards."""
-        for box in self.notifier.ready():
-            box._on_ready()
-        node._handle_events()
-        if self.notifier.rest() and self._attached:
-            self.loop.call_soon(self._news)
+    def _look(self, node: Node, *, drive: bool = False) -> None:
+        """Wakes whoever has something; the notifier is hushed meanwhile."""
+        boxes: Iterator[Mailbox] = iter(())
+        try:
+            self.notifier.hush()
+            if drive:
+                node._drive()
+            boxes = iter(self.notifier.ready())
+            for box in boxes:
+                box._on_ready()
+            node._handle_events()
+        finally:
+            # After an interrupt in a callback the loop may run on, in a notebook for one.
+            for box in boxes:
+                self.loop.call_soon(box._on_ready)
+            if self.notifier.rest() and self._attached:
+                self.loop.call_soon(self._news)
 
     @property
     def stale(self) -> bool:

@@ -148,7 +148,7 @@ def _atom_name(term: object) -> str:
         return "true"
     if term is False:
         return "false"
-    return str.__str__(term)
+    return str.__str__(term)  # pyright: ignore[reportArgumentType]
 
 
 def _bits(term: Any) -> tuple[bytes, int]:

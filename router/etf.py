@@ -59,5 +59,5 @@ __all__ = [
     "parse",
 ]
 
-Mapping.register(Map)
-Sequence.register(FrozenList)
+Mapping.register(Map)  # pyright: ignore[reportAttributeAccessIssue]
+Sequence.register(FrozenList)  # pyright: ignore[reportAttributeAccessIssue]

@@ -183,6 +183,7 @@ class Mailbox(MailboxCore):
             try:
                 callback(terms)
             except (SystemExit, KeyboardInterrupt):
+                loop.call_soon(self._on_ready)  # the loop may run on
                 raise
             except BaseException as e:
                 self._complain(loop, "the on_messages callback failed", e)

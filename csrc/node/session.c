@@ -199,6 +199,7 @@ static void tick(rt_session *l)
     rt_timer_set(l->node->engine.timers, &l->timer, rt_now() + tick_interval(l->node));
     if (written == l->seen_written && !waiting) {
         static const uint8_t empty[4];
+        l->seen_written = written + sizeof empty;
         rt_conn_send(c, empty, sizeof empty); /* may close and free the session */
         return;
     }

@@ -233,6 +233,7 @@ int rt_peer_up(rt_peer *p, uint64_t flags, uint32_t creation, const rt_limits *l
     rt_outchunk *list = rt_outq_take(&p->out);
     int rc = requeue(p, list);
     if (rc == RT_OK) {
+        if (p->out.bytes > limits->queue_bytes_soft) p->above_soft = true; /* heads were added */
         atomic_store_explicit(&p->state, RT_PEER_UP, memory_order_relaxed); /* under the lock */
     } else {
         rt_outchunk_free(rt_outq_take(&p->out));

@@ -296,13 +296,26 @@ static int add(rt_route *r, enum rt_relation_kind kind, rt_pid local, uint32_t p
     return rt_relations_add(r->relations, &rel);
 }
 
+/* The same for a process of one's own. It may die meanwhile: its end then either finds
+ * the relation, or nobody does. RT_ENOENT: it is dead. */
+static int add_own(rt_route *r, enum rt_relation_kind kind, rt_pid self, uint32_t peer,
+                   rt_slice remote, rt_slice ref, uint32_t flags)
+{
+    int rc = add(r, kind, self, peer, remote, ref, flags);
+    if (rc < 0 || rt_registry_lookup(r->registry, self)) return rc;
+    if (kind == RT_REL_LINK) rt_relations_remove_link(r->relations, self, remote);
+    else rt_relations_remove_ref(r->relations, kind, ref, NULL);
+    return RT_ENOENT;
+}
+
 int rt_signal_link(rt_route *r, rt_pid self, rt_peer *peer, rt_slice other)
 {
     uint8_t me[RT_PID_BYTES_MAX], atom[32];
     rt_slice self_bytes = rt_slice_of(me, rt_route_pid(r, self, me));
     if (!rt_registry_lookup(r->registry, self)) return RT_ENOENT;
     if (rt_slice_eq(self_bytes, other)) return RT_OK;
-    int rc = add(r, RT_REL_LINK, self, peer ? peer->number : 0, other, rt_slice_of(NULL, 0), 0);
+    int rc = add_own(r, RT_REL_LINK, self, peer ? peer->number : 0, other,
+                     rt_slice_of(NULL, 0), 0);
     if (rc < 0) return rc == RT_EEXIST ? RT_OK : rc;
     if (peer) {
         rt_buf b = RT_BUF_INIT;
@@ -411,7 +424,7 @@ int rt_signal_monitor(rt_route *r, rt_pid self, rt_peer *peer, rt_slice target, 
     uint8_t me[RT_PID_BYTES_MAX], atom[32];
     rt_slice self_bytes = rt_slice_of(me, rt_route_pid(r, self, me));
     if (!rt_registry_lookup(r->registry, self)) return RT_ENOENT;
-    int rc = add(r, RT_REL_MONITOR_OUT, self, peer ? peer->number : 0, object, ref, 0);
+    int rc = add_own(r, RT_REL_MONITOR_OUT, self, peer ? peer->number : 0, object, ref, 0);
     if (rc < 0) return rc;
     if (peer) {
         rt_buf b = RT_BUF_INIT;
@@ -469,7 +482,7 @@ int rt_signal_spawn(rt_route *r, rt_pid self, rt_peer *peer, rt_slice ref, rt_sl
     uint8_t me[RT_PID_BYTES_MAX], atom[32];
     rt_slice self_bytes = rt_slice_of(me, rt_route_pid(r, self, me));
     /* Until the answer comes the request is a monitor of the peer itself. */
-    int rc = add(r, RT_REL_MONITOR_OUT, self, peer->number, peer->atom, ref, REL_SPAWN);
+    int rc = add_own(r, RT_REL_MONITOR_OUT, self, peer->number, peer->atom, ref, REL_SPAWN);
     if (rc < 0) return rc;
     rt_buf b = RT_BUF_INIT;
     rc = rt_outbound_begin(&b);

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from fault.proxy import Proxy
+from fault.proxy import Faults, Proxy
 from interop.erlang import Epmd, ErlangNode, Nodes
 from interop.talk import (
     PATIENCE,
@@ -360,6 +360,36 @@ async def test_their_attempt_is_under_way_when_ours_comes(
             proxy.release("up")
             await ours
             assert await answer(theirs) is True
+            assert node.nodes() == [talker.name]
+            assert await box.receive(PATIENCE) == "early"
+            await both_ways(node, talker)
+            assert node.stats()[0]["connects"] == 1
+
+
+async def test_both_attempts_are_all_but_done(talker: ErlangNode, epmd: Epmd) -> None:
+    """Theirs lacks one word to us when ours is heard there: the real node, lower in name, has
+    then given up its own, so that word must not make it the connection."""
+    me = "zzz@127.0.0.1"
+    async with Node(me, epmd="none") as node:
+        box = node.mailbox("box")
+        with (
+            Proxy(("127.0.0.1", node.port), up=Faults(delay=0.3)) as theirs,
+            Proxy(("127.0.0.1", port_of(talker))) as ours,
+            registered(epmd, "zzz", theirs.port),
+        ):
+            begun = talker.submit(
+                "{box, Node} ! early, net_kernel:connect_node(Node)", Node=Atom(me)
+            )
+            name = 2 + 1 + 8 + 4 + 2 + len(talker.name)
+            await asyncio.to_thread(theirs.wait_until, lambda: theirs.forwarded("up") == name)
+            # Welcomed here; what it says to that is on its way for a while.
+            ours.hold("down")
+            task = asyncio.create_task(node.connect(talker.name, host="127.0.0.1", port=ours.port))
+            await asyncio.to_thread(ours.wait_until, lambda: ours.forwarded("up") > 0)
+            await asyncio.to_thread(theirs.wait_until, lambda: theirs.forwarded("up") > name)
+            ours.release("down")
+            await task
+            assert await answer(begun) is True
             assert node.nodes() == [talker.name]
             assert await box.receive(PATIENCE) == "early"
             await both_ways(node, talker)

@@ -49,14 +49,25 @@ def test_help_names_every_command() -> None:
     assert all(f" {command} " in text for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c != "bench"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_has_examples(command: str) -> None:
     text = worked(command, "--help")
     assert f"router {command}" in text.partition("Examples:")[2]
 
 
-def test_bench_says_that_it_measures_nothing_yet() -> None:
-    assert "nothing was measured" in failed(2, "bench")
+def test_bench_measures_this_installation() -> None:
+    rows = json.loads(worked("bench", "--seconds", "0.4", "--json"))
+    assert len(rows) == 7 and all(row["per_second"] > 0 for row in rows)
+    assert rows[-1]["p99"] >= rows[-1]["p50"] > 0
+
+
+def test_bench_of_a_router_node_measures_pings(node: Node, cookie: str) -> None:
+    (row,) = json.loads(worked("bench", "--node", node.name, "--seconds", "0.2", "--json"))
+    assert row["what"] == "ping" and row["per_second"] > 0
+
+
+def test_bench_of_a_node_that_is_not_there(node: Node, cookie: str) -> None:
+    assert "nobody@127.0.0.1" in failed(1, "bench", "--node", "nobody@127.0.0.1")
 
 
 @pytest.mark.parametrize(
