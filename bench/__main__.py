@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -60,6 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
     if machine.is_debug_build():
         print("this is a debug build of router: its figures mean nothing", file=sys.stderr)
         return 2
+    # Whoever ends this program ends the processes that it started.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     began = time.monotonic()
     names = list(BENCHES) if given.name == "all" else [given.name]
     documents = [run(name, given.quick) for name in names]

@@ -51,8 +51,8 @@ def _styles(systems: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 def _size(size: float) -> str:
     if size >= 1 << 20:
-        return f"{size / (1 << 20):g} MiB"
-    return f"{size / 1024:g} KiB" if size >= 1024 else f"{size:g} B"
+        return f"{size / (1 << 20):.3g} MiB"
+    return f"{size / 1024:.3g} KiB" if size >= 1024 else f"{size:g} B"
 
 
 def _by_size(rows: Sequence[Row], path: str) -> str:
@@ -146,8 +146,10 @@ def draw(whole: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(title, svg) of each plot for which there are figures."""
     made = []
     by_name = {d["name"]: d for d in whole["benchmarks"]}
-    if whole["comparisons"]:
-        made.append(("Every comparison at a glance", _forest(whole["comparisons"])))
+    for name, document in by_name.items():
+        if document["comparisons"]:
+            title = f"Every comparison at a glance: {name}"
+            made.append((title, _forest(document["comparisons"])))
     flow = [
         r
         for r in by_name.get("throughput", {"rows": []})["rows"]

@@ -841,7 +841,10 @@ cdef class MailboxCore:
         reason = rt_process_reason(self.ptr)
         if reason.n == 0:
             return (Atom("unknown"),)
-        return (rt_py_decode(self.codec, reason.p, reason.n, &used),)
+        try:
+            return (rt_py_decode(self.codec, reason.p, reason.n, &used),)
+        except errors.DecodeError:  # the end is told all the same
+            return (rt_py_decode(None, reason.p, reason.n, &used),)
 
     # ending -----------------------------------------------------------------
 

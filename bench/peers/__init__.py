@@ -13,6 +13,8 @@ in one line on standard output. The end of the input ends the process.
     hold COUNT DESTINATION                  {"held": COUNT}: connections that stay
     flood EACH SIZE DESTINATION             {"sent": ...}: on every held connection
 
+A command that fails answers {"error": ...}.
+
 `receive`: each of BOXES destinations gets COUNT messages, shared by SENDERS.
 SENDER counts from 0; its messages carry the ids SENDER << 40, and up by one.
 first and last are nanoseconds of one clock that all processes share; counted

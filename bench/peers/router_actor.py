@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import router
@@ -167,8 +168,9 @@ class Actor:
 
     async def answer_pings(self) -> None:
         send = self.node.send
-        async for sender, id_, data in self.echo:
-            send(sender, (id_, data))
+        with suppress(router.ExitSignal):  # the node stops
+            async for sender, id_, data in self.echo:
+                send(sender, (id_, data))
 
     async def serve(self, count: int) -> None:
         answer(armed=True)
@@ -251,7 +253,10 @@ async def main(name: str, engine: str) -> None:
         answer(ready=True, address=node.name)
         async for command, *words in commands():
             method = getattr(actor, command)
-            await method(*(int(w) if w.isdigit() else w for w in words))
+            try:
+                await method(*(int(w) if w.isdigit() else w for w in words))
+            except Exception as e:
+                answer(error=f"{type(e).__name__}: {e}")
         await actor.release()
         actor.echo_task.cancel()
 

@@ -487,7 +487,10 @@ async def main(style: str) -> None:
     answer(ready=True, address=await actor.listen())
     async for command, *words in commands():
         method = getattr(actor, command)
-        await method(*(int(w) if w.isdigit() else w for w in words))
+        try:
+            await method(*(int(w) if w.isdigit() else w for w in words))
+        except Exception as e:
+            answer(error=f"{type(e).__name__}: {e}")
 
 
 def loop_factory(kind: str) -> Callable[[], asyncio.AbstractEventLoop] | None:

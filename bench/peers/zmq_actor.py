@@ -171,7 +171,10 @@ def main() -> None:
     answer(ready=True, address=actor.address)
     for command, *words in read_commands():
         values: list[Any] = [int(w) if w.isdigit() else w for w in words]
-        getattr(actor, command)(*values)
+        try:
+            getattr(actor, command)(*values)
+        except Exception as e:
+            answer(error=f"{type(e).__name__}: {e}")
     actor.context.destroy(linger=0)
 
 

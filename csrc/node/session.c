@@ -79,8 +79,9 @@ static void session_end(rt_session *l, int rc, int sys, const char *text)
         rt_holds_forget(n, p);
         uint64_t lost = rt_peer_down(p);
         rt_signal_peer_down(&n->route, p);
-        rt_node_tell_watchers(n, "nodedown", p);
+        /* The event first: who is woken by the message finds it told. */
         rt_events_put(&n->events, RT_EVENT_DOWN, p->name, rc, sys, lost, text);
+        rt_node_tell_watchers(n, "nodedown", p);
     } else if (mine) {
         uint64_t lost = rt_peer_down(p);
         atomic_fetch_add_explicit(&p->count.failures, 1, memory_order_relaxed); /* a counter */
@@ -263,8 +264,8 @@ static int session_up(rt_session *l)
     rc = rt_timer_set(n->engine.timers, &l->timer, rt_now() + first);
     if (rc < 0) return rc;
     atomic_store_explicit(&p->count.heard, rt_now(), memory_order_relaxed); /* a counter */
-    rt_node_tell_watchers(n, "nodeup", p);
     rt_events_put(&n->events, RT_EVENT_UP, p->name, l->initiator ? 0 : 1, 0, 0, NULL);
+    rt_node_tell_watchers(n, "nodeup", p);
     n->route.kick(&n->route, p);
     return RT_OK;
 }

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from fault.conftest import Host, Start, open_sockets
-from fault.peer import Link, Peer, short, wait_for_ends
+from fault.peer import Atom, Link, Peer, short, wait_for_ends
 from router import HandshakeError, RouterError
 
 STEP_MS = 300
@@ -184,7 +184,7 @@ def test_a_flood_of_refusals_hides_no_connection(start: Start) -> None:
     """The node keeps only so much news for a program that does not look. What strangers can cause
     at will must not take the place of what somebody waits for."""
     many_descriptors(4096)
-    host = start(net_ticktime=0.5)
+    host = start()
     looking = threading.Event()
     with Peer().listen() as listener:
         attempt, link = host.dials(listener)
@@ -196,7 +196,10 @@ def test_a_flood_of_refusals_hides_no_connection(start: Start) -> None:
                 wait_for_ends([refused])
         link.send(short(b"sok") + link.challenge_packet())
         link.send(link.ack_packet(link.hear_reply()))
-        assert link.hear_tick() is None
+        me, ref = link.peer.pid(), link.peer.ref(1)
+        ping = (Atom("$gen_call"), (me, ref), (Atom("is_auth"), Atom(link.peer.name)))
+        link.say((6, me, Atom(""), Atom("net_kernel")), ping)
+        assert link.hear()[1] == (ref, "yes")  # the connection stands; the program has not looked
         looking.set()
         assert host.outcome(attempt) is None
     host.flows(link)

@@ -107,7 +107,9 @@ async def test_nobody_to_call(talker: ErlangNode, name: str) -> None:
     async with Node(name) as node:
         with pytest.raises(NoProcess, match="nobody"):
             await node.call(("nobody", talker.name), 1, LONG)
-        dead = await talker.aeval("spawn(fun() -> ok end)")
+        dead = await talker.aeval(
+            "{P, R} = spawn_monitor(fun() -> ok end), receive {'DOWN', R, _, _, _} -> P end"
+        )
         with pytest.raises(NoProcess):
             await node.call(dead, 1, LONG)
 

@@ -382,10 +382,18 @@ async def test_both_attempts_are_all_but_done(talker: ErlangNode, epmd: Epmd) ->
             )
             name = 2 + 1 + 8 + 4 + 2 + len(talker.name)
             await asyncio.to_thread(theirs.wait_until, lambda: theirs.forwarded("up") == name)
-            # Welcomed here; what it says to that is on its way for a while.
+            theirs.hold("up")
+            # Welcomed here; what it says to that is on its way as long as we like.
+            sent = (
+                "[N || P <- erlang:ports(), {ok, {_, To}} <- [catch inet:peername(P)],"
+                " To =:= Port, {ok, [{send_cnt, N}]} <- [inet:getstat(P, [send_cnt])]]"
+            )
+            while await talker.aeval(sent, Port=theirs.port) != [2]:
+                pass
             ours.hold("down")
             task = asyncio.create_task(node.connect(talker.name, host="127.0.0.1", port=ours.port))
             await asyncio.to_thread(ours.wait_until, lambda: ours.forwarded("up") > 0)
+            theirs.release("up")
             await asyncio.to_thread(theirs.wait_until, lambda: theirs.forwarded("up") > name)
             ours.release("down")
             await task
