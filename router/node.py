@@ -290,6 +290,7 @@ class Node(NodeCore):
         for caller in list(self._callers.values()):
             caller.stop(error)
         self._callers.clear()
+        self._handle_events()  # what the end cost
         _live.discard(self)
 
     async def __aenter__(self) -> Node:

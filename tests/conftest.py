@@ -15,6 +15,7 @@ Fixtures for tests against real nodes (each makes its test `interop`):
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,11 @@ from interop.erlang import (
     free_port,
     installed,
 )
+
+# A run in the background of a script ignores Ctrl-C, and so would the programs it starts:
+# those that are to end by it could not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 COOKIE = "secret"
 REAL_HOME = os.environ.get("HOME", "/")

@@ -99,6 +99,9 @@ async def both_ways(node: Node, erl: ErlangNode) -> None:
 
 async def flags(erl: ErlangNode, node: Node) -> Any:
     """Whether the real node counts this one as `hidden`, `visible` or not connected (None)."""
+    if erl.name in node.nodes():
+        # Who connects is through before the real node has noted it; a ping comes after that.
+        assert await node.ping(erl.name)
     return await erl.aeval(
         "case {lists:member(N, nodes()), lists:member(N, nodes(hidden))} of"
         " {true, false} -> visible; {false, true} -> hidden; {false, false} -> nil end",

@@ -251,7 +251,7 @@ async def test_short_names(erlang: Nodes) -> None:
     erl = erlang("short", short=True)
     async with Node("py@localhost") as node:
         await node.connect("short@localhost")
-        assert await erl.aeval("nodes(hidden)") == ["py@localhost"]
+        assert await flags(erl, node) == "hidden"
         assert await erl.aeval("net_adm:ping('py@localhost')") == "pong"
         await both_ways(node, erl)
 
@@ -447,6 +447,7 @@ async def test_a_new_connection_while_theirs_of_us_still_stands(
             await first.connect(talker.name, host="127.0.0.1", port=proxy.port)
             before = first.creation
             old = first.mailbox().pid
+            assert await flags(talker, first) == "hidden"
             proxy.hold("up")  # from here on nothing reaches the real node
         assert await talker.aeval("nodes(hidden)") == [name]
         watching = talker.submit("talk:gone(Node, 20000)", Node=Atom(name))

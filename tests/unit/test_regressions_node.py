@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from fault.peer import MANDATORY, OPENED, Atom, Flag, Link, Peer, long
+from fault.peer import bare as term_bytes
 from router import Codec, DecodeError, ExitSignal, Mailbox, Node
 
 from .conftest import Pair, new_name
@@ -277,12 +279,17 @@ def test_terms_that_were_refused_make_room_too(bare: dict[str, Any]) -> None:
 def test_a_reason_the_codec_refuses_ends_a_box_too(bare: dict[str, Any]) -> None:
     """Receiving raised DecodeError for ever, where it has to say that the process ended."""
     with Node(new_name(), codec=Codec(safe=True), **bare) as node:
+        peer = Peer()
+        known = [Atom(word) for word in ("nodeup", peer.name)]
+        link = joined(node, peer)
         box = node.mailbox()
-        known = Atom("a_reason_known_to_one_alone")
-        box.close(known)
-        del known
-        with pytest.raises(ExitSignal, match="a_reason_known_to_one_alone"):
-            box.get(1)
+        stranger = b"w\x14a_reason_of_the_peer"
+        link.send(
+            long(b"\x83D\0h\4a\x08" + term_bytes(peer.pid()) + term_bytes(box.pid) + stranger)
+        )
+        with pytest.raises(ExitSignal, match="a_reason_of_the_peer"):
+            box.get(5)
+        assert known
 
 
 def test_ticks_come_every_quarter(bare: dict[str, Any]) -> None:
@@ -295,6 +302,19 @@ def test_ticks_come_every_quarter(bare: dict[str, Any]) -> None:
             link.tick()
             link.hear_tick()
         assert time.monotonic() - begun < 2.3
+
+
+async def test_stopping_says_what_it_loses(
+    bare: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Messages that waited for a connection were counted, and the log knew nothing of it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with Node(new_name(), **bare) as node:
+            node._addresses["silent@127.0.0.1"] = silent.getsockname()
+            for i in range(3):
+                node.send(("box", "silent@127.0.0.1"), i)
+        assert node.stats()["dropped_out"][0] == 3
+        assert "3 messages lost" in caplog.text
 
 
 def test_a_mailbox_of_no_node() -> None:
