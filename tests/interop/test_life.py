@@ -262,6 +262,7 @@ async def test_ticks_keep_an_idle_connection(erlang: Nodes, name: str) -> None:
         assert row["connects"] == 1
 
 
+@pytest.mark.slow
 async def test_ticks_while_the_program_is_busy(erlang: Nodes, name: str) -> None:
     """A loop that computes for three tick times without a pause: the engine's thread ticks."""
     erl = erlang("waits", args=["-kernel", "net_ticktime", str(TICKTIME)])
