@@ -275,11 +275,11 @@ async def test_an_exception_leaves_nothing_behind(options: dict[str, Any]) -> No
             raise ZeroDivisionError
 
     counts = []
-    for _ in range(6):  # a loop keeps its last handle for a while
+    for _ in range(10):  # a loop keeps its last handle for a while: one more or less
         with pytest.raises(ZeroDivisionError):
             await fails()
         counts.append(descriptors())
-    assert len(set(counts[3:])) == 1
+    assert max(counts[5:]) <= counts[0] + 1
 
 
 async def test_an_idle_node_uses_no_cpu(pair: Pair) -> None:
