@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ MONITOR = Atom("monitor")
 _PENDING = object()
 
 
-class Call:
+class Call(ABC):
     """One call under way: what was sent and how its answer is told from others."""
 
     def __init__(self, box: Mailbox, dest: Any) -> None:
@@ -40,9 +41,9 @@ class Call:
         self.dest = dest
         self.ref: Reference
 
+    @abstractmethod
     def answer(self, term: Any) -> Any:
         """The result in `term`, or _PENDING. Raises what the answer stands for."""
-        raise NotImplementedError
 
     def end(self) -> None:
         if not self.box.node.running:
