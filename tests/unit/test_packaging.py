@@ -183,5 +183,6 @@ def test_the_wheel_holds_the_package_alone(checkout: Path, real_home: str, tmp_p
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert "router/py.typed" in held
     assert [name for name in held if re.fullmatch(r"router/_core\.cpython-3\d+-.*\.so", name)]
-    strangers = [n for n in held if not re.fullmatch(r"router/[\w/]+\.(py|pyi|typed|.*so)", n)]
+    assert "router/cli/demo_peer.erl" in held  # what `router demo` starts
+    strangers = [n for n in held if not re.fullmatch(r"router/[\w/]+\.(py|pyi|erl|typed|.*so)", n)]
     assert not strangers
