@@ -65,6 +65,7 @@ typedef struct table {
 struct rt_names {
     _Atomic(table *) current;
     uint64_t seed;
+    _Atomic uint64_t changes;
     /* Writers only. */
     table *growing;                   /* the next table, or NULL */
     uint32_t cursor;                  /* cells below it stand in `growing` too */
@@ -315,6 +316,13 @@ static void grow(rt_names *n) {
     n->growing = NULL;
 }
 
+/* After the change can be seen by find: whoever reads the old number before find may
+ * have found the old state, and sees the number move; who reads the new one finds the
+ * new state. */
+static void changed(rt_names *n) { SET(n->changes, GET(n->changes) + 1); }
+
+uint64_t rt_names_changes(const rt_names *n) { return GET(((rt_names *)n)->changes); }
+
 int rt_names_put(rt_names *n, rt_slice name, rt_pid pid, uint32_t *index) {
     uint64_t hash, stamp;
     uint32_t i;
@@ -335,6 +343,7 @@ int rt_names_put(rt_names *n, rt_slice name, rt_pid pid, uint32_t *index) {
     link_into(atomic_load_explicit(&n->current, memory_order_relaxed), c, i);
     if (n->growing && i < n->cursor) link_into(n->growing, c, i);
     n->count++;
+    changed(n);
     grow(n);
     *index = i;
     return RT_OK;
@@ -347,6 +356,7 @@ void rt_names_drop(rt_names *n, uint32_t index) {
     unlink_from(n, atomic_load_explicit(&n->current, memory_order_relaxed), c, index);
     if (n->growing && index < n->cursor) unlink_from(n, n->growing, c, index);
     SET(c->stamp, (uses + 1) << 16);  /* even: before any field is written again */
+    changed(n);
     cells_free(n, index);
     n->count--;
     if (n->growing) grow(n);

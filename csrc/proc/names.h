@@ -49,5 +49,8 @@ uint32_t rt_names_index(const rt_names *n, rt_slice name);   /* 0: there is none
 rt_pid rt_names_pid(const rt_names *n, uint32_t index);
 void rt_names_each(const rt_names *n, void (*f)(void *arg, rt_slice name, rt_pid pid), void *arg);
 uint32_t rt_names_count(const rt_names *n);
+/* Moves with every put and drop: while it stays, what find gave is still so. Read it
+ * before find. */
+uint64_t rt_names_changes(const rt_names *n);
 
 #endif

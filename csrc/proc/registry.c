@@ -328,6 +328,8 @@ int rt_registry_unregister(rt_registry *r, rt_slice name) {
     return cell ? RT_OK : RT_ENOENT;
 }
 
+uint64_t rt_registry_names_changes(rt_registry *r) { return rt_names_changes(r->names); }
+
 rt_pid rt_registry_whereis(rt_registry *r, rt_slice name) {
     return rt_names_find(r->names, name);
 }

@@ -87,6 +87,9 @@ rt_message *rt_process_pop(rt_process *p);
 int rt_registry_register(rt_registry *r, rt_slice name, rt_pid pid);
 int rt_registry_unregister(rt_registry *r, rt_slice name);           /* RT_ENOENT */
 rt_pid rt_registry_whereis(rt_registry *r, rt_slice name);           /* 0: nobody */
+/* Moves whenever a name comes or goes: while it is what it was before a whereis, that
+ * answer is still right. */
+uint64_t rt_registry_names_changes(rt_registry *r);
 /* The name of a process copied to `out` (RT_ATOM_BYTES_MAX bytes); its length, 0 for none. */
 size_t rt_registry_name_of(rt_registry *r, rt_pid pid, uint8_t *out);
 /* Calls f for each living process / each name, under the lock: a consistent

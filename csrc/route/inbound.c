@@ -34,7 +34,7 @@ void rt_inbound_fini(rt_inbound *in)
 
 static void count(_Atomic uint64_t *counter, uint64_t n)
 {
-    atomic_fetch_add_explicit(counter, n, memory_order_relaxed); /* a counter, orders nothing */
+    rt_count_locked(counter, n); /* the driver is the only writer */
 }
 
 void rt_inbound_flush(rt_inbound *in)
@@ -89,7 +89,10 @@ static int to_pid(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice p
 {
     rt_pid to;
     int rc = rt_route_local(in->route, c->to, &to);
-    if (RT_LIKELY(rc == RT_OK)) return deliver(in, peer, to, payload);
+    if (RT_LIKELY(rc == RT_OK)) {
+        in->found = to;
+        return deliver(in, peer, to, payload);
+    }
     if (rc == RT_EBAD) return rc;
     if (rc == RT_ENOTCONN && in->route->relay) {
         rc = rt_relay_send(in->route, c, payload);
@@ -109,7 +112,11 @@ static int to_name(rt_inbound *in, rt_peer *peer, rt_slice atom, rt_slice payloa
     uint8_t wide[2 * RT_ATOM_CHARS_MAX];
     if (latin1) name = rt_slice_of(wide, rt_utf8_from_latin1(wide, name.p, name.n));
     rt_pid to = rt_registry_whereis(in->route->registry, name);
-    if (to) return deliver(in, peer, to, payload);
+    if (to) {
+        in->found = to;
+        in->found_by_name = true;
+        return deliver(in, peer, to, payload);
+    }
     if (rt_slice_eq(name, rt_slice_of("net_kernel", 10))) {
         rc = rt_system_message(in->route, peer, payload);
         if (rc != RT_ENOENT) return rc;
@@ -307,6 +314,53 @@ static int fragment(rt_inbound *in, rt_peer *peer, const rt_frame *f)
     return rc;
 }
 
+/* Remembers where a frame without atom references went. */
+static void remember(rt_inbound *in, rt_peer *peer, rt_slice head, uint64_t names)
+{
+    rt_repeat *r = &in->repeat;
+    r->n = 0;
+    if (head.n > sizeof r->head) return;
+    memcpy(r->head, head.p, head.n);
+    r->peer = peer;
+    r->to = in->found;
+    r->names = names;
+    r->named = in->found_by_name;
+    r->n = head.n;
+}
+
+static bool repeated(const rt_inbound *in, const rt_peer *peer, const uint8_t *p, size_t n)
+{
+    const rt_repeat *r = &in->repeat;
+    return r->n && n > r->n && r->peer == peer && memcmp(p, r->head, r->n) == 0 &&
+           (!r->named || rt_registry_names_changes(in->route->registry) == r->names);
+}
+
+static int repeat(rt_inbound *in, rt_peer *peer, rt_slice raw)
+{
+    rt_slice payload;
+    size_t used;
+    int rc = open_term(in, raw, NULL, &in->payload, &payload, &used);
+    if (rc < 0) return rc;
+    count(&peer->count.messages_in, 1);
+    return deliver(in, peer, in->repeat.to, payload);
+}
+
+static int normal(rt_inbound *in, rt_peer *peer, const uint8_t *p, const rt_frame *f)
+{
+    rt_slice control;
+    size_t used;
+    /* Before the name is looked up: see rt_registry_names_changes. */
+    uint64_t names = rt_registry_names_changes(in->route->registry);
+    int rc = open_term(in, f->body, &f->atoms, &in->control, &control, &used);
+    if (rc < 0) return rc;
+    in->found = 0;
+    in->found_by_name = false;
+    rc = message(in, peer, control, rt_slice_of(f->body.p + used, f->body.n - used), &f->atoms);
+    if (rc == RT_OK && f->atoms.count == 0 && in->found)
+        remember(in, peer, rt_slice_of(p, (size_t)(f->body.p - p) + used), names);
+    return rc;
+}
+
 int rt_inbound_packet(rt_inbound *in, rt_peer *peer, const uint8_t *p, size_t n)
 {
     rt_frame f;
@@ -314,6 +368,8 @@ int rt_inbound_packet(rt_inbound *in, rt_peer *peer, const uint8_t *p, size_t n)
     size_t used;
     if (n == 0) return RT_OK; /* a tick */
     count(&peer->count.bytes_in, n + 4);
+    if (RT_LIKELY(repeated(in, peer, p, n)))
+        return repeat(in, peer, rt_slice_of(p + in->repeat.n, n - in->repeat.n));
     int rc = rt_frame_parse(peer->cache, peer->header, rt_slice_of(p, n), &f);
     if (rc < 0) return rc;
     switch (f.kind) {
@@ -328,10 +384,7 @@ int rt_inbound_packet(rt_inbound *in, rt_peer *peer, const uint8_t *p, size_t n)
         if (rc < 0) return rc;
         return message(in, peer, control, payload, NULL);
     case RT_FRAME_NORMAL:
-        rc = open_term(in, f.body, &f.atoms, &in->control, &control, &used);
-        if (rc < 0) return rc;
-        payload = rt_slice_of(f.body.p + used, f.body.n - used);
-        return message(in, peer, control, payload, &f.atoms);
+        return normal(in, peer, p, &f);
     }
     return RT_EBAD;
 }

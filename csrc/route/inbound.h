@@ -11,6 +11,20 @@
 #include "base/buf.h"
 #include "route/route.h"
 
+#define RT_REPEAT_BYTES_MAX 192u
+
+/* The head and control tuple of the last frame that was delivered to a local process.
+ * Senders repeat themselves: a frame that begins with the same bytes goes to the same
+ * process without being parsed and looked up again. */
+typedef struct rt_repeat {
+    rt_peer *peer;
+    rt_pid to;
+    bool named;            /* addressed by name, */
+    uint64_t names;        /* valid while rt_registry_names_changes is this */
+    size_t n;              /* 0: nothing is remembered */
+    uint8_t head[RT_REPEAT_BYTES_MAX];
+} rt_repeat;
+
 typedef struct rt_inbound {
     rt_route *route;
     rt_chain chain;        /* messages of one destination, not yet pushed */
@@ -19,6 +33,9 @@ typedef struct rt_inbound {
     rt_buf control;        /* expanded control tuple */
     rt_buf payload;        /* expanded payload */
     rt_buf ident[2];       /* canonical from and reference */
+    rt_repeat repeat;
+    rt_pid found;          /* whom the present message goes to, by pid or name */
+    bool found_by_name;
 } rt_inbound;
 
 void rt_inbound_init(rt_inbound *in, rt_route *route);

@@ -14,6 +14,7 @@ static void pause_here(void);
 #define rt_names_pid steps_pid
 #define rt_names_each steps_each
 #define rt_names_count steps_count
+#define rt_names_changes steps_changes
 #include "proc/names.c"
 
 #include "check.h"
