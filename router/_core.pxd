@@ -1,6 +1,7 @@
 # cython: language_level=3
 """What csrc/router.h offers, as far as the module uses it."""
 
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "router.h" nogil:
@@ -186,7 +187,9 @@ cdef extern from "router.h" nogil:
                         rt_slice function, uint32_t arity, rt_slice args, rt_slice options)
 
     int rt_outbound_begin(rt_buf *b)
-    int rt_outbound_end(rt_buf *b, const rt_limits *limits)
+    enum:
+        RT_FRAGMENT_BYTES
+    int rt_outbound_end(rt_buf *b, size_t start, const rt_limits *limits)
     int rt_control_send_sender(rt_buf *b, rt_slice sender, rt_slice to)
     int rt_control_reg_send(rt_buf *b, rt_slice sender, rt_slice name_utf8)
     int rt_control_alias_send(rt_buf *b, rt_slice sender, rt_slice alias)
@@ -266,7 +269,7 @@ cdef extern from "router.h" nogil:
     int rt_node_abandon(rt_node *n, rt_peer *p, const char *text)
     int rt_node_disconnect(rt_node *n, rt_peer *p)
     int rt_node_set_cookie(rt_node *n, rt_peer *p, rt_slice cookie)
-    int rt_node_send(rt_node *n, rt_peer *p, rt_slice frame, unsigned how)
+    int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, unsigned how)
     uint64_t rt_node_turns(const rt_node *n)
     void rt_node_consumed(rt_node *n, rt_process *p)
     bint rt_node_box_full(const rt_process *p)
@@ -281,6 +284,9 @@ cdef extern from "router.h":
     int rt_py_init(object module) except -1
     int rt_py_is_codec(object obj)
     int rt_py_encode(object codec, object term, rt_buf *out) except -1
+    void rt_py_set_send(void *type, int (*send)(PyObject *, PyObject *, PyObject **) except -1)
+    PyObject *rt_py_decode_or_null "rt_py_decode"(object codec, const uint8_t *p, size_t n,
+                                                 size_t *used)
     object rt_py_decode(object codec, const uint8_t *p, size_t n, size_t *used)
     object rt_py_pid(object node_atom, uint32_t id, uint32_t serial, uint32_t creation)
     object rt_py_ref(object node_atom, uint32_t creation, const uint32_t *word, uint32_t words)

@@ -2,7 +2,7 @@
 
 import asyncio
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import (
     Any,
     ClassVar,
@@ -358,6 +358,27 @@ class MailboxCore:
     @property
     def closed(self) -> bool: ...
     trap_exit: bool
+    _waiter: asyncio.Future[bool] | None
+    _callback: Callable[[list[Any]], object] | None
+    _getting: bool
+    def receive(self, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
+        """The next term.
+
+        timeout: seconds. Raises TimeoutError; ExitSignal when the box is closed
+        and empty; DecodeError, once, for a term the codec refuses; RuntimeError
+        when somebody else is receiving. Cancelling loses no message.
+        """
+
+    def receive_many(
+        self, max: int = 1024, timeout: float | None = None
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """At least one and at most `max` terms, as many as are there; else like `receive`."""
+
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Coroutine[Any, Any, Any]:
+        """The next term; iteration ends when the box was closed with reason `normal`."""
+
+    def _claim(self) -> None: ...
     def _register(self, name: str) -> None: ...
     def _limit(self, messages: int, size: int, overflow: int) -> None: ...
     def _pop(self) -> Any: ...

@@ -12,7 +12,11 @@ import sys
 import weakref
 
 cimport cython
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.exc cimport (
+    PyErr_CheckSignals, PyErr_Fetch, PyErr_NormalizeException, PyErr_Restore, PyErr_WarnEx)
+from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -23,6 +27,19 @@ Atom = sys.modules[__name__].Atom
 from asyncio import _get_running_loop  # noqa: E402
 
 from router import errors  # noqa: E402
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject
+    int PyIter_Send(object iter, PyObject *value, PyObject **result) except -1
+    enum:
+        PYGEN_RETURN
+        PYGEN_NEXT
+
+cdef enum:
+    TURN_NS = 5_000_000           # how long a receiver that finds work may keep its loop
+    WAYS = 64                     # a power of two
+    WAY_BYTES_MAX = 192           # a longer head is written anew for each frame
+    BATCH_BYTES = 48 * 1024       # frames of one send_many that are queued at once
 
 cdef object _EMPTY = object()  # what pop gives when nothing is there
 EMPTY = _EMPTY
@@ -124,14 +141,22 @@ cdef class LoopFlush:
     cdef object loop
     cdef object node              # weak
     cdef bint scheduled
+    cdef unsigned long thread     # where the loop ran last
 
     def __cinit__(self, loop, node_ref):
         self.loop = loop
         self.node = node_ref
+        self.thread = PyThread_get_thread_ident()
 
     cdef bint here(self):
-        """True when the caller runs on that loop, so that its turn will end."""
-        return _get_running_loop() is self.loop
+        """True when the caller runs on that loop, so that its turn will end.
+
+        Asking asyncio costs a system call (it compares process ids), so it is asked
+        once a turn.
+        """
+        if self.thread != PyThread_get_thread_ident():
+            return False
+        return self.scheduled or _get_running_loop() is self.loop
 
     cdef int schedule(self) except -1:
         if not self.scheduled:
@@ -141,6 +166,7 @@ cdef class LoopFlush:
 
     def _run(self):
         self.scheduled = False
+        self.thread = PyThread_get_thread_ident()
         node = self.node()
         if node is not None:
             (<NodeCore>node)._flush()
@@ -163,6 +189,17 @@ cdef class Peer:
         return self.ptr.number
 
 
+@cython.final
+cdef class Way:
+    """What leads every frame from one sender to one destination, kept for the next one."""
+
+    cdef object dest              # compared by identity: none of its kinds ever changes
+    cdef object sender            # a Pid, or None
+    cdef Peer peer
+    cdef size_t n
+    cdef uint8_t head[WAY_BYTES_MAX]
+
+
 cdef class NodeCore:
     """A node of the C core; router.Node is its public face."""
 
@@ -175,6 +212,7 @@ cdef class NodeCore:
     cdef uint64_t credit_turn     # the turn in which the direct write was used up
     cdef bint credit
     cdef uint64_t references
+    cdef list ways                # WAYS of them, by the address of the destination
     cdef uint8_t node_pid[RT_PID_BYTES_MAX]
     cdef size_t node_pid_n
     cdef dict peers
@@ -186,6 +224,7 @@ cdef class NodeCore:
 
     def __cinit__(self, *args, **kwargs):
         self.peers = {}
+        self.ways = [Way.__new__(Way) for _ in range(WAYS)]
         self.credit = True
 
     def _open(self, str name, bytes cookie, *, bint hidden, bint relay, int engine, int epmd,
@@ -243,6 +282,7 @@ cdef class NodeCore:
     def _identify(self):
         """Takes the creation over, once the port mapper gave one: it is final then."""
         self.node_pid_n = rt_route_pid(self.route, 0, self.node_pid)
+        self.ways = [Way.__new__(Way) for _ in range(WAYS)]
 
     def _stop(self):
         if self.ptr == NULL:
@@ -451,114 +491,187 @@ cdef class NodeCore:
         if b.cap > 1 << 20:  # one large message must not pin its size for ever
             rt_buf_fini(b)
 
-    cdef int put(self, Peer peer, rt_buf *b, bint last) except -1:
-        """Queues the frame in b; writes it or sees that somebody does."""
+    cdef int put(self, Peer peer, rt_slice frames, bint alone) except -1:
+        """Queues whole frames; writes them or sees that somebody does."""
         cdef unsigned how = 0
-        cdef uint64_t turn
         cdef int rc
         cdef LoopFlush flush = self.loop_flush
-        if last:
-            if not self.credit:
-                turn = rt_node_turns(self.ptr)
-                if turn != self.credit_turn and flush is None:
-                    self.credit = True
+        if alone:
+            if not self.credit and flush is None and rt_node_turns(self.ptr) != self.credit_turn:
+                self.credit = True
             if self.credit:
                 how = RT_SEND_DIRECT
         if flush is None or not flush.here():
             how |= RT_SEND_WAKE
-        rc = rt_node_send(self.ptr, peer.ptr, rt_slice_of(b.p, b.n), how)
-        # The frame is queued before the attempt begins: one that fails at once then
-        # counts it as lost like any other. Another thread's attempt may have failed.
-        for _ in range(100):
-            if rc != RT_ENOTCONN:
-                break
-            held = self._hold(peer)
-            rc = rt_node_send(self.ptr, peer.ptr, rt_slice_of(b.p, b.n), how)
-            if held:
-                self._connect_held(peer)
+        rc = rt_node_send(self.ptr, peer.ptr, frames, how)
+        if rc == RT_ENOTCONN:
+            rc = self.connect_and_send(peer, frames, how)
         if how & RT_SEND_DIRECT:
             self.credit = False
             self.credit_turn = rt_node_turns(self.ptr)
         if rc == 1:
             flush.schedule()
-        elif rc == RT_EFULL:
+        elif rc < 0:
+            self.not_sent(peer, rc)
+        return 0
+
+    cdef int connect_and_send(self, Peer peer, rt_slice frames, unsigned how) except -1000:
+        # The frames are queued before the attempt begins: one that fails at once then
+        # counts them as lost like any other. Another thread's attempt may have failed.
+        cdef int rc = RT_ENOTCONN
+        for _ in range(100):
+            held = self._hold(peer)
+            rc = rt_node_send(self.ptr, peer.ptr, frames, how)
+            if held:
+                self._connect_held(peer)
+            if rc != RT_ENOTCONN:
+                break
+        return rc
+
+    cdef int not_sent(self, Peer peer, int rc) except -1:
+        if rc == RT_EFULL:
             raise errors.BufferFull(
                 f"{peer.name}: the outgoing buffer is at its limit "
                 f"(queue_bytes_max={self.route.limits.queue_bytes_max}); await node.drain()")
-        elif rc == RT_ENOTCONN:
+        if rc == RT_ENOTCONN:
             raise errors.NodeDown(f"{peer.name}: not connected")
-        elif rc < 0:
-            check(rc, f"cannot send to {peer.name}")
+        return check(rc, f"cannot send to {peer.name}")
+
+    cdef Peer begin(self, rt_buf *b, object dest, object sender):
+        """Writes what leads a frame to dest; None when dest is of this node or unusable."""
+        cdef Way way = <Way>self.ways[(<size_t><void *>dest >> 4) & (WAYS - 1)]
+        cdef Peer peer
+        if way.dest is dest and way.sender is sender:
+            check(rt_buf_put(b, way.head, way.n), "cannot send")
+            return way.peer
+        if rt_py_is_pid(dest) or rt_py_is_ref(dest):
+            node = dest.node
+        elif (isinstance(dest, tuple) and len(dest) == 2 and isinstance(dest[0], str)
+                and isinstance(dest[1], str)):
+            node = dest[1]
+        else:
+            return None
+        if node == self.name:
+            return None
+        peer = self.find_peer(node)
+        self.write_head(b, dest, sender)
+        if b.n <= WAY_BYTES_MAX:
+            way.dest = dest
+            way.sender = sender
+            way.peer = peer
+            way.n = b.n
+            memcpy(way.head, b.p, b.n)
+        return peer
+
+    cdef int write_head(self, rt_buf *b, object dest, object sender) except -1:
+        cdef rt_slice sender_bytes, to_bytes
+        cdef size_t n
+        cdef int rc
+        cdef bytes raw
+        if sender is None:
+            sender_bytes = rt_slice_of(self.node_pid, self.node_pid_n)
+        else:
+            sender_bytes.p = rt_py_ident_bytes(sender, &n)
+            sender_bytes.n = n
+        check(rt_outbound_begin(b), "cannot send")
+        if isinstance(dest, tuple):
+            raw = dest[0].encode()
+            rc = rt_control_reg_send(b, sender_bytes, rt_slice_of(<const uint8_t *>raw, len(raw)))
+            if rc == RT_EINVAL:
+                raise ValueError(f"a registered name has at most 255 characters: {dest[0]!r}")
+            return check(rc, "cannot send")
+        to_bytes.p = rt_py_ident_bytes(dest, &n)
+        to_bytes.n = n
+        if rt_py_is_pid(dest):
+            rc = rt_control_send_sender(b, sender_bytes, to_bytes)
+        else:
+            rc = rt_control_alias_send(b, sender_bytes, to_bytes)
+        return check(rc, "cannot send")
+
+    cdef int end(self, rt_buf *b, size_t start) except -1:
+        """The frame that began at `start` is complete."""
+        if rt_outbound_end(b, start, &self.route.limits) == RT_ELIMIT:
+            n = b.n - start
+            b.n = start
+            raise errors.EncodeError(f"the message has {n} bytes; the limit message_bytes_max is "
+                                     f"{self.route.limits.message_bytes_max}")
         return 0
 
-    cdef int send_remote(self, Peer peer, int kind, object to, object name, list terms,
-                         object sender) except -1:
-        """kind 0: pid, 1: name, 2: alias."""
+    cdef int send_one(self, object dest, object term, object sender) except -1:
         cdef rt_buf own
         cdef rt_buf *b = self.take_scratch(&own)
-        cdef rt_slice sender_bytes, to_bytes
-        cdef size_t n, body
-        cdef int rc, i, count = len(terms)
-        cdef bytes raw
+        cdef Peer peer
         try:
-            if sender is None:
-                sender_bytes = rt_slice_of(self.node_pid, self.node_pid_n)
-            else:
-                sender_bytes.p = rt_py_ident_bytes(sender, &n)
-                sender_bytes.n = n
-            check(rt_outbound_begin(b), "cannot send")
-            if kind == 1:
-                raw = name.encode()
-                rc = rt_control_reg_send(b, sender_bytes,
-                                         rt_slice_of(<const uint8_t *>raw, len(raw)))
-                if rc == RT_EINVAL:
-                    raise ValueError(f"a registered name has at most 255 characters: {name!r}")
-            else:
-                to_bytes.p = rt_py_ident_bytes(to, &n)
-                to_bytes.n = n
-                if kind == 0:
-                    rc = rt_control_send_sender(b, sender_bytes, to_bytes)
-                else:
-                    rc = rt_control_alias_send(b, sender_bytes, to_bytes)
-            check(rc, "cannot send")
-            body = b.n
-            for i in range(count):
-                b.n = body
-                rt_py_encode(self.codec, terms[i], b)
-                rc = rt_outbound_end(b, &self.route.limits)
-                if rc == RT_ELIMIT:
-                    raise errors.EncodeError(
-                        f"the message has {b.n} bytes; the limit message_bytes_max is "
-                        f"{self.route.limits.message_bytes_max}")
-                self.put(peer, b, count == 1)
+            peer = self.begin(b, dest, sender)
+            if peer is None:
+                b.n = 0
+                return self.send_here(dest, [term], b)
+            rt_py_encode(self.codec, term, b)
+            self.end(b, 0)
+            return self.put(peer, rt_slice_of(b.p, b.n), True)
+        finally:
+            self.give_scratch(b)
+
+    cdef int send_list(self, object dest, list terms, object sender) except -1:
+        """Queues many frames at once: a queue's lock costs more than a small frame."""
+        cdef rt_buf own
+        cdef rt_buf *b = self.take_scratch(&own)
+        cdef Peer peer
+        cdef size_t head, start = 0, whole
+        cdef bint fresh = True
+        try:
+            peer = self.begin(b, dest, sender)
+            if peer is None:
+                b.n = 0
+                return self.send_here(dest, terms, b)
+            head = b.n
+            try:
+                for term in terms:
+                    if not fresh:
+                        check(rt_buf_reserve(b, head), "cannot send")
+                        memcpy(b.p + b.n, b.p, head)
+                        b.n += head
+                    fresh = False
+                    rt_py_encode(self.codec, term, b)
+                    self.end(b, start)
+                    if b.n < BATCH_BYTES:
+                        start = b.n
+                        continue
+                    # One that will be cut into fragments is queued alone.
+                    whole = start if b.n - start > RT_FRAGMENT_BYTES else b.n
+                    start = 0
+                    if whole > 0:
+                        self.put(peer, rt_slice_of(b.p, whole), False)
+                    if whole < b.n:
+                        self.put(peer, rt_slice_of(b.p + whole, b.n - whole), False)
+                    b.n = head
+                    fresh = True
+            finally:
+                if start > 0:
+                    self.put(peer, rt_slice_of(b.p, start), False)
             return 0
         finally:
             self.give_scratch(b)
 
-    cdef int send_local(self, rt_pid to, list terms) except -1:
+    cdef int send_local(self, rt_pid to, list terms, rt_buf *b) except -1:
         """Encoded and decoded like a remote message: a snapshot."""
-        cdef rt_buf own
-        cdef rt_buf *b = self.take_scratch(&own)
         cdef int rc
         cdef rt_process *p
-        try:
-            for term in terms:
-                p = rt_registry_lookup(self.route.registry, to)
-                if p != NULL and rt_node_box_full(p):
-                    raise errors.BufferFull(
-                        "the mailbox is at its limit (overflow='pause'); nothing was queued")
-                b.n = 0
-                rt_py_encode(self.codec, term, b)
-                rc = rt_route_post(self.route, to, rt_slice_of(b.p, b.n))
-                if rc == RT_ENOENT or rc == RT_ECLOSED:
-                    rt_route_undeliverable(self.route, 1)
-                elif rc == RT_EFULL:
-                    self.overflowed(to)
-                elif rc < 0:
-                    check(rc, "cannot send")
-            return 0
-        finally:
-            self.give_scratch(b)
+        for term in terms:
+            p = rt_registry_lookup(self.route.registry, to)
+            if p != NULL and rt_node_box_full(p):
+                raise errors.BufferFull(
+                    "the mailbox is at its limit (overflow='pause'); nothing was queued")
+            b.n = 0
+            rt_py_encode(self.codec, term, b)
+            rc = rt_route_post(self.route, to, rt_slice_of(b.p, b.n))
+            if rc == RT_ENOENT or rc == RT_ECLOSED:
+                rt_route_undeliverable(self.route, 1)
+            elif rc == RT_EFULL:
+                self.overflowed(to)
+            elif rc < 0:
+                check(rc, "cannot send")
+        return 0
 
     cdef int overflowed(self, rt_pid to) except -1:
         """A local send filled a box whose policy is to close."""
@@ -571,47 +684,31 @@ cdef class NodeCore:
             rt_buf_fini(&b)
         return 0
 
-    cdef int send_terms(self, object dest, list terms, object sender) except -1:
+    cdef int send_here(self, object dest, list terms, rt_buf *b) except -1:
+        """To a process of this node, or to what is no destination."""
         cdef rt_pid local
         cdef size_t n
         cdef const uint8_t *p
-        cdef int rc
         cdef uint32_t flags
         cdef bytes raw
-        if not self.is_running:
-            self.need()
-        if sender is not None and not rt_py_is_pid(sender):
-            if not isinstance(sender, MailboxCore):
-                raise TypeError(f"sender is a Mailbox or a Pid, not {type(sender).__name__}")
-            sender = (<MailboxCore>sender).pid
         if rt_py_is_pid(dest):
-            node = dest.node
-            if node != self.name:
-                return self.send_remote(self.find_peer(node), 0, dest, None, terms, sender)
             p = rt_py_ident_bytes(dest, &n)
-            rc = rt_route_local(self.route, rt_slice_of(p, n), &local)
-            if rc < 0:
+            if rt_route_local(self.route, rt_slice_of(p, n), &local) < 0:
                 rt_route_undeliverable(self.route, len(terms))
                 return 0
-            return self.send_local(local, terms)
+            return self.send_local(local, terms, b)
         if isinstance(dest, tuple):
             if len(dest) != 2 or not isinstance(dest[0], str) or not isinstance(dest[1], str):
                 raise TypeError(f"a destination on another node is (name, node), not {dest!r}")
-            name, node = dest
-            if node != self.name:
-                return self.send_remote(self.find_peer(node), 1, None, name, terms, sender)
-            dest = name
+            dest = dest[0]
         if isinstance(dest, str):
             raw = dest.encode()
             local = rt_registry_whereis(self.route.registry,
                                         rt_slice_of(<const uint8_t *>raw, len(raw)))
             if local == 0:
                 raise errors.NoProcess(f"no process is registered as {dest!r} on {self.name}")
-            return self.send_local(local, terms)
+            return self.send_local(local, terms, b)
         if rt_py_is_ref(dest):
-            node = dest.node
-            if node != self.name:
-                return self.send_remote(self.find_peer(node), 2, dest, None, terms, sender)
             p = rt_py_ident_bytes(dest, &n)
             local = rt_relations_find_ref(self.route.relations, RT_REL_ALIAS, rt_slice_of(p, n),
                                           &flags)
@@ -621,10 +718,17 @@ cdef class NodeCore:
             if flags & RT_ALIAS_ONCE:
                 rt_relations_remove_ref(self.route.relations, RT_REL_ALIAS, rt_slice_of(p, n),
                                         NULL)
-            return self.send_local(local, terms)
+            return self.send_local(local, terms, b)
         raise TypeError(
             "a destination is a Pid, a registered name, (name, node) or an alias Reference, "
             f"not {type(dest).__name__}")
+
+    cdef object sender_pid(self, object sender):
+        if sender is None or rt_py_is_pid(sender):
+            return sender
+        if not isinstance(sender, MailboxCore):
+            raise TypeError(f"sender is a Mailbox or a Pid, not {type(sender).__name__}")
+        return (<MailboxCore>sender).pid
 
     def send(self, dest, term, *, sender=None):
         """Sends `term` to `dest` without waiting.
@@ -637,7 +741,11 @@ cdef class NodeCore:
         Raises EncodeError, BufferFull (nothing was queued), NoProcess (no such local
         name), ValueError and TypeError for what is no destination.
         """
-        self.send_terms(dest, [term], sender)
+        if not self.is_running:
+            self.need()
+        if sender is not None:
+            sender = self.sender_pid(sender)
+        self.send_one(dest, term, sender)
 
     def send_many(self, dest, terms, *, sender=None):
         """Sends each of `terms`, in order, written together; else like `send`.
@@ -645,12 +753,17 @@ cdef class NodeCore:
         When it raises, the terms before the one that failed have been sent.
         """
         cdef list items = list(terms)
-        if not items:
+        if not self.is_running:
+            self.need()
+        sender = self.sender_pid(sender)
+        if len(items) == 1:
+            self.send_one(dest, items[0], sender)
+        if len(items) <= 1:
             return
         try:
-            self.send_terms(dest, items, sender)
+            self.send_list(dest, items, sender)
         finally:
-            if len(items) > 1 and self.credit and self.ptr != NULL:
+            if self.credit and self.ptr != NULL:
                 rt_node_flush(self.ptr)
                 self.credit = False
                 self.credit_turn = rt_node_turns(self.ptr)
@@ -701,6 +814,11 @@ cdef class MailboxCore:
     cdef object failed            # a DecodeError to raise after the good prefix
     cdef Notifier bound
     cdef bint pausing             # overflow="pause": peers may be held back for this box
+    cdef public object _waiter    # the future of a receiver that waits, or None
+    cdef public object _callback  # of on_messages, or None
+    cdef public bint _getting     # a thread is in get or get_many
+    cdef unsigned streak          # receives since the receiver last gave way to its loop
+    cdef uint64_t streak_began    # when; ns
     cdef object __weakref__
 
     def __cinit__(self, NodeCore node not None, name=None, *args, **kwargs):
@@ -749,16 +867,77 @@ cdef class MailboxCore:
 
     cdef object decode(self, rt_message *m):
         cdef size_t used
-        cdef uint8_t *p = rt_message_data(m)
-        try:
-            return rt_py_decode(self.codec, p, m.n, &used)
-        except errors.DecodeError as e:
-            e.data = (<bytes>(<char *>p)[:m.n])
-            raise
-        finally:
-            rt_message_free(m)
+        cdef PyObject *term = rt_py_decode_or_null(self.codec, rt_message_data(m), m.n, &used)
+        if term == NULL:
+            self.refuse(m)
+        rt_message_free(m)
+        found = <object>term
+        Py_DECREF(found)  # the cast took a reference of its own
+        return found
 
-    def _pop(self):
+    cdef int refuse(self, rt_message *m) except -1:
+        """Raises what the decoder has set, with the bytes it refused; frees them."""
+        cdef PyObject *kind
+        cdef PyObject *value
+        cdef PyObject *trace
+        PyErr_Fetch(&kind, &value, &trace)
+        PyErr_NormalizeException(&kind, &value, &trace)
+        if isinstance(<object>value, errors.DecodeError):
+            (<object>value).data = (<bytes>(<char *>rt_message_data(m))[:m.n])
+        rt_message_free(m)
+        PyErr_Restore(kind, value, trace)
+        return -1
+
+    cdef int claim(self) except -1:
+        if self._waiter is not None or self._getting:
+            raise RuntimeError("another task or thread is receiving from this mailbox")
+        if self._callback is not None:
+            raise RuntimeError("on_messages is set on this mailbox; on_messages(None) ends it")
+        return 0
+
+    def _claim(self):
+        """Raises RuntimeError when somebody is receiving."""
+        self.claim()
+
+    cdef bint gives_way(self, unsigned looks):
+        """True when a receiver that always found something should let its loop turn.
+
+        looks: how often it received between two looks at the clock.
+        """
+        cdef uint64_t now
+        self.streak += 1
+        if self.streak == 1:
+            self.streak_began = rt_now()
+        elif self.streak % looks == 0:
+            now = rt_now()
+            if now - self.streak_began > TURN_NS:
+                self.streak = 0
+                return True
+        return False
+
+    def receive(self, timeout=None):
+        """The next term.
+
+        timeout: seconds. Raises TimeoutError; ExitSignal when the box is closed
+        and empty; DecodeError, once, for a term the codec refuses; RuntimeError
+        when somebody else is receiving. Cancelling loses no message.
+        """
+        return receiving(self, timeout, 0, False)
+
+    def receive_many(self, Py_ssize_t max=1024, timeout=None):
+        """At least one and at most `max` terms, as many as are there; else like `receive`."""
+        if max < 1:
+            raise ValueError(f"max is at least 1, not {max}")
+        return receiving(self, timeout, max, False)
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        """The next term; iteration ends when the box was closed with reason `normal`."""
+        return receiving(self, None, 0, True)
+
+    cdef object pop(self):
         """The oldest term, or EMPTY. Raises DecodeError once per refused term."""
         cdef rt_message *m
         if self.failed is not None:
@@ -772,26 +951,32 @@ cdef class MailboxCore:
             rt_node_consumed(self.node.ptr, self.ptr)
         return self.decode(m)
 
+    def _pop(self):
+        return self.pop()
+
     def _pop_many(self, Py_ssize_t most):
+        return self.pop_many(most)
+
+    cdef list pop_many(self, Py_ssize_t most):
         """Up to `most` terms. A refused term is raised once those before it were given."""
         cdef rt_message *m
         cdef list found = []
+        cdef Py_ssize_t count = 0
         if self.failed is not None:
             failed, self.failed = self.failed, None
             raise failed
         self.alive()
         try:
-            while len(found) < most:
+            while count < most:
                 m = rt_process_pop(self.ptr)
                 if m == NULL:
                     break
-                try:
-                    found.append(self.decode(m))
-                except BaseException as e:
-                    if not found:
-                        raise
-                    self.failed = e
-                    break
+                found.append(self.decode(m))
+                count += 1
+        except BaseException as e:
+            if not found:
+                raise
+            self.failed = e
         finally:
             if self.pausing:
                 rt_node_consumed(self.node.ptr, self.ptr)
@@ -1051,6 +1236,104 @@ cdef class MailboxCore:
             rt_buf_fini(&a)
             rt_buf_fini(&o)
         return ref
+
+
+@cython.final
+@cython.freelist(16)
+cdef class Receiving:
+    """What `receive` gives: a coroutine that usually never needs to be one.
+
+    The first step looks into the box; when something is there, awaiting costs about as
+    much as a function call. Only when nothing is does it begin the coroutine that waits.
+    Nothing is taken from the box before the first step, so that one that is dropped or
+    cancelled before loses nothing.
+    """
+
+    cdef MailboxCore box
+    cdef object timeout
+    cdef Py_ssize_t most          # 0: one term, else a list
+    cdef bint iterating           # the end of the box ends an `async for`
+    cdef object waiting           # the coroutine that waits, once there is one
+    cdef bint begun, ended
+
+    cdef int step(self, PyObject *value, PyObject **result) except -1:
+        if self.waiting is not None:
+            return PyIter_Send(self.waiting, value, result)
+        if self.ended:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        if not self.begun:
+            self.begun = True
+            self.box.claim()
+            if self.box.gives_way(1 if self.most else 16):
+                result[0] = <PyObject *>None
+                Py_INCREF(None)
+                return PYGEN_NEXT
+        found = self.box.pop_many(self.most) if self.most else self.box.pop()
+        if found is _EMPTY or (self.most and not found):
+            self.box.streak = 0
+            self.waiting = self.box._receive(self.timeout, self.most, self.iterating)
+            return PyIter_Send(self.waiting, value, result)
+        self.ended = True
+        result[0] = <PyObject *>found
+        Py_INCREF(found)
+        return PYGEN_RETURN
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        cdef PyObject *result = NULL
+        cdef int how = self.step(<PyObject *>value, &result)
+        found = <object>result
+        Py_DECREF(found)  # the cast took a reference of its own
+        if how == PYGEN_NEXT:
+            return found
+        raise StopIteration(found)
+
+    def throw(self, kind, value=None, trace=None):
+        self.begun = self.ended = True
+        if self.waiting is not None:
+            return self.waiting.throw(kind, value, trace)
+        if value is None:
+            value = kind if isinstance(kind, BaseException) else kind()
+        raise value if trace is None else value.with_traceback(trace)
+
+    def close(self):
+        self.begun = self.ended = True
+        if self.waiting is not None:
+            self.waiting.close()
+
+    @property
+    def cr_await(self):
+        """What it waits for, as debuggers ask."""
+        return None if self.waiting is None else self.waiting.cr_await
+
+    def __dealloc__(self):
+        if not self.begun:
+            PyErr_WarnEx(RuntimeWarning, b"what Mailbox.receive gave was never awaited", 1)
+
+
+cdef Receiving receiving(MailboxCore box, object timeout, Py_ssize_t most, bint iterating):
+    cdef Receiving made = Receiving.__new__(Receiving)
+    made.box = box
+    made.timeout = timeout
+    made.most = most
+    made.iterating = iterating
+    return made
+
+
+cdef int receiving_send(PyObject *self, PyObject *value, PyObject **result) except -1:
+    return (<Receiving>self).step(value, result)
+
+
+# Cython knows no am_send; with it a result needs no StopIteration.
+rt_py_set_send(<PyTypeObject *>Receiving, receiving_send)
 
 
 EVENT_UP = RT_EVENT_UP

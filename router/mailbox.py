@@ -38,9 +38,6 @@ class Mailbox(MailboxCore):
         limit_bytes: int | None = None,
         overflow: str | None = None,
     ) -> None:
-        self._waiter: asyncio.Future[bool] | None = None
-        self._getting = False
-        self._callback: Callable[[list[Any]], object] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread_notifier: Notifier | None = None
         if limit is None and limit_bytes is None:
@@ -63,38 +60,20 @@ class Mailbox(MailboxCore):
 
     # receiving on a loop ---------------------------------------------------
 
-    async def receive(self, timeout: float | None = None) -> Any:
-        """The next term.
+    # receive, receive_many and async for are in the core: they wait here.
 
-        timeout: seconds. Raises TimeoutError; ExitSignal when the box is closed
-        and empty; DecodeError, once, for a term the codec refuses; RuntimeError
-        when somebody else is receiving. Cancelling loses no message.
-        """
-        self._claim()
+    async def _receive(self, timeout: float | None, most: int, iterating: bool) -> Any:
+        """Waits for one term, or for up to `most` of them."""
         deadline = None
-        while (term := self._pop()) is EMPTY:
-            deadline = await self._wait(timeout, deadline)
-        return term
-
-    async def receive_many(self, max: int = _BATCH, timeout: float | None = None) -> list[Any]:
-        """At least one and at most `max` terms, as many as are there; else like `receive`."""
-        if max < 1:
-            raise ValueError(f"max is at least 1, not {max}")
-        self._claim()
-        deadline = None
-        while not (terms := self._pop_many(max)):
-            deadline = await self._wait(timeout, deadline)
-        return terms
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self
-
-    async def __anext__(self) -> Any:
-        """The next term; iteration ends when the box was closed with reason `normal`."""
         try:
-            return await self.receive()
+            while True:
+                self._claim()
+                found = self._pop_many(most) if most else self._pop()
+                if found if most else found is not EMPTY:
+                    return found
+                deadline = await self._wait(timeout, deadline)
         except ExitSignal as e:
-            if e.reason == "normal":
+            if iterating and e.reason == "normal":
                 raise StopAsyncIteration from None
             raise
 
@@ -119,12 +98,6 @@ class Mailbox(MailboxCore):
         # A box with a callback is in use though nobody may hold it.
         self.node._callbacks.add(self)
         loop.call_soon(self._on_ready)
-
-    def _claim(self) -> None:
-        if self._waiter is not None or self._getting:
-            raise RuntimeError("another task or thread is receiving from this mailbox")
-        if self._callback is not None:
-            raise RuntimeError("on_messages is set on this mailbox; on_messages(None) ends it")
 
     def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
         binding = self.node._binding(loop)

@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <sys/uio.h>
 
+#include "base/atomic.h"
 #include "base/base.h"
 
 #define RT_OUTQ_CHUNK_BYTES (64u * 1024u)
@@ -30,7 +31,7 @@ typedef struct rt_outq {
     rt_outchunk *first, *last;
     size_t bytes;            /* waiting */
     bool writing;            /* the transmit token is out */
-    bool dirty;              /* stands in somebody's list of queues to flush */
+    _Atomic bool dirty;      /* stands in somebody's list of queues to flush */
     int fd;                  /* -1: not connected */
     uint64_t written;        /* bytes, since the last connect */
 } rt_outq;

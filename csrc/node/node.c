@@ -24,12 +24,27 @@ rt_slice rt_node_host_part(rt_slice name)
 
 /* --- what waits to be written ------------------------------------------- */
 
-/* Remembers that the peer's queue wants flushing. */
+static bool is_dirty(const rt_outq *q)
+{
+    return atomic_load_explicit(&((rt_outq *)q)->dirty, memory_order_relaxed); /* see mark_dirty */
+}
+
+static void set_dirty(rt_outq *q, bool dirty)
+{
+    atomic_store_explicit(&q->dirty, dirty, memory_order_relaxed); /* see mark_dirty */
+}
+
+/* Remembers that the peer's queue wants flushing; the caller has put something there.
+ *
+ * The look without the node's lock is right: who flushes clears the mark before it
+ * takes the queue's lock. Had it held that lock before the caller did, the caller
+ * would see the mark cleared; so a mark that is seen means that the flush is to come. */
 static int mark_dirty(rt_node *n, rt_peer *p)
 {
     int rc = RT_OK;
+    if (is_dirty(&p->out)) return RT_OK;
     pthread_mutex_lock(&n->lock);
-    if (!p->out.dirty) {
+    if (!is_dirty(&p->out)) {
         if (n->dirty_n == n->dirty_cap) {
             uint32_t cap = n->dirty_cap ? n->dirty_cap * 2 : 16;
             rt_peer **d = rt_realloc(n->dirty, cap * sizeof *d);
@@ -42,7 +57,7 @@ static int mark_dirty(rt_node *n, rt_peer *p)
         }
         if (rc == RT_OK) {
             n->dirty[n->dirty_n++] = p;
-            p->out.dirty = true;
+            set_dirty(&p->out, true);
         }
     }
     pthread_mutex_unlock(&n->lock);
@@ -53,7 +68,7 @@ static rt_peer *take_dirty(rt_node *n)
 {
     pthread_mutex_lock(&n->lock);
     rt_peer *p = n->dirty_n ? n->dirty[--n->dirty_n] : NULL;
-    if (p) p->out.dirty = false;
+    if (p) set_dirty(&p->out, false);
     pthread_mutex_unlock(&n->lock);
     return p;
 }
@@ -94,12 +109,15 @@ void rt_node_flush(rt_node *n)
     }
 }
 
-int rt_node_send(rt_node *n, rt_peer *p, rt_slice frame, unsigned how)
+int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, unsigned how)
 {
-    size_t waiting;
-    int rc = rt_outbound_put(p, frame, false, &n->route.limits, &waiting);
-    if (rc < 0) return rc;
-    if (how & RT_SEND_DIRECT && waiting == 0) {
+    rt_queued queued;
+    int rc = rt_outbound_put(p, frames, false, &n->route.limits, &queued);
+    if (rc < 0) {
+        if (queued.taken > 0) kick(&n->route, p);
+        return rc;
+    }
+    if (how & RT_SEND_DIRECT && queued.before == 0) {
         rc = rt_outq_write(&p->out, RT_DIRECT_WRITE_BYTES_MAX);
         if (rc == RT_OK || rc == RT_ENOTCONN) return RT_OK;
         kick(&n->route, p);

@@ -14,4 +14,9 @@
  * Imports router.errors. A second call adds the same objects again. */
 int rt_py_init(PyObject *module);
 
+typedef int (*rt_py_send)(PyObject *self, PyObject *value, PyObject **result);
+/* Gives a type with an __await__ of its own the slot am_send, which Cython does not
+ * know: a step of it then gives its result without a StopIteration. */
+void rt_py_set_send(void *type, rt_py_send send);
+
 #endif

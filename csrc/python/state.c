@@ -95,6 +95,11 @@ fail:
     return -1;
 }
 
+void rt_py_set_send(void *type, rt_py_send send) {
+    /* PySendResult is an int: PYGEN_RETURN, PYGEN_ERROR, PYGEN_NEXT. */
+    ((PyTypeObject *)type)->tp_as_async->am_send = (sendfunc)send;
+}
+
 int rt_py_init(PyObject *module) {
     if (!rt_py_st && state_make() < 0) return -1;
     rt_py_state *st = rt_py_st;

@@ -12,11 +12,11 @@ int rt_outbound_begin(rt_buf *b)
     return rc;
 }
 
-int rt_outbound_end(rt_buf *b, const rt_limits *limits)
+int rt_outbound_end(rt_buf *b, size_t start, const rt_limits *limits)
 {
-    size_t body = b->n - RT_FRAME_NORMAL_HEAD;
+    size_t body = b->n - start - RT_FRAME_NORMAL_HEAD;
     if (body > limits->message_bytes_max) return RT_ELIMIT;
-    rt_frame_head_normal(b->p, body);
+    rt_frame_head_normal(b->p + start, body);
     return RT_OK;
 }
 
@@ -139,30 +139,70 @@ int rt_outbound_put_locked(rt_peer *p, rt_slice frame)
     return rt_outq_put(&p->out, frame.p, frame.n);
 }
 
-int rt_outbound_put(rt_peer *p, rt_slice frame, bool signal, const rt_limits *limits,
-                    size_t *waiting)
+/* Leading frames that together have at most `room` bytes, and how many they are. */
+static rt_slice frames_within(rt_slice frames, size_t room, uint32_t *count)
 {
-    int rc;
+    size_t at = 0;
+    *count = 0;
+    while (at < frames.n) {
+        size_t n = 4 + (size_t)rt_load_u32(frames.p + at);
+        if (n > room - at) break;
+        at += n;
+        ++*count;
+    }
+    return rt_slice_of(frames.p, at);
+}
+
+static int put_each_locked(rt_peer *p, rt_slice frames)
+{
+    for (size_t at = 0; at < frames.n;) {
+        size_t n = 4 + (size_t)rt_load_u32(frames.p + at);
+        int rc = rt_outbound_put_locked(p, rt_slice_of(frames.p + at, n));
+        if (rc < 0) return rc;
+        at += n;
+    }
+    return RT_OK;
+}
+
+int rt_outbound_put(rt_peer *p, rt_slice frames, bool signal, const rt_limits *limits,
+                    rt_queued *how)
+{
+    uint32_t count = 0;
+    size_t room = SIZE_MAX;
+    rt_slice put = rt_slice_of(frames.p, 0);
+    int rc = RT_OK;
     pthread_mutex_lock(&p->out.lock);
     size_t before = p->out.bytes;
     enum rt_peer_state state = rt_peer_state_of(p);
     if (state == RT_PEER_IDLE) {
         rc = RT_ENOTCONN;
-    } else if (!signal && before > 0 && before + frame.n > limits->queue_bytes_max) {
+        goto out;
+    }
+    if (!signal && before + frames.n > limits->queue_bytes_max) {
+        room = before < limits->queue_bytes_max ? limits->queue_bytes_max - before : 0;
+        /* An empty queue takes one frame of any size. */
+        if (before == 0 && room < 4 + (size_t)rt_load_u32(frames.p))
+            room = 4 + (size_t)rt_load_u32(frames.p);
+    }
+    put = frames_within(frames, room, &count);
+    if (put.n > 0) {
+        if (state == RT_PEER_UP && (p->legacy || count == 1)) rc = put_each_locked(p, put);
+        else rc = rt_outq_put(&p->out, put.p, put.n);
+    }
+    if (rc < 0) {
+        put.n = 0;
+        goto out;
+    }
+    if (p->out.bytes > limits->queue_bytes_soft) p->above_soft = true;
+    rt_count_locked(&p->count.messages_out, count);
+    rt_count_locked(&p->count.bytes_out, put.n);
+    if (put.n < frames.n) {
         rc = RT_EFULL;
-        atomic_fetch_add_explicit(&p->count.refused, 1, memory_order_relaxed); /* a counter */
-    } else if (state == RT_PEER_UP) {
-        rc = rt_outbound_put_locked(p, frame);
-    } else {
-        rc = rt_outq_put(&p->out, frame.p, frame.n);
+        rt_count_locked(&p->count.refused, 1);
     }
-    if (rc == RT_OK) {
-        if (p->out.bytes > limits->queue_bytes_soft) p->above_soft = true;
-        atomic_fetch_add_explicit(&p->count.messages_out, 1, memory_order_relaxed); /* a counter */
-        atomic_fetch_add_explicit(&p->count.bytes_out, frame.n, memory_order_relaxed); /* also */
-    }
+out:
     pthread_mutex_unlock(&p->out.lock);
-    if (waiting) *waiting = before;
+    if (how) *how = (rt_queued){before, put.n};
     return rc;
 }
 

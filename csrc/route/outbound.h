@@ -17,11 +17,19 @@
 
 /* Leaves room for the head at the start of an empty buffer. */
 int rt_outbound_begin(rt_buf *b);
-/* Fills the head in; the buffer holds one whole frame. RT_ELIMIT over message_bytes_max. */
-int rt_outbound_end(rt_buf *b, const rt_limits *limits);
-/* Queues the frame. *waiting (may be NULL) gets the bytes queued before it. */
-int rt_outbound_put(rt_peer *p, rt_slice frame, bool signal, const rt_limits *limits,
-                    size_t *waiting);
+/* Fills in the head of the frame that began at `start` and ends the buffer. RT_ELIMIT
+ * over message_bytes_max. */
+int rt_outbound_end(rt_buf *b, size_t start, const rt_limits *limits);
+
+typedef struct rt_queued {
+    size_t before;   /* bytes that waited before */
+    size_t taken;    /* bytes of the frames that were queued: with RT_EFULL those before
+                        the first that was refused */
+} rt_queued;
+
+/* Queues whole frames; several only if none of them needs cutting. `how` may be NULL. */
+int rt_outbound_put(rt_peer *p, rt_slice frames, bool signal, const rt_limits *limits,
+                    rt_queued *how);
 /* For rt_peer_up: the lock is held, the peer is up. */
 int rt_outbound_put_locked(rt_peer *p, rt_slice frame);
 /* Messages in a list of chunks of which the bytes before `off` of the first are

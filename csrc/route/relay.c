@@ -16,7 +16,7 @@ int rt_relay_send(rt_route *r, const rt_control *c, rt_slice payload)
     if (rc == RT_OK)
         rc = c->from.n ? rt_control_send_sender(&b, c->from, c->to) : rt_control_send(&b, c->to);
     if (rc == RT_OK) rc = rt_buf_put(&b, payload.p, payload.n);
-    if (rc == RT_OK) rc = rt_outbound_end(&b, &r->limits);
+    if (rc == RT_OK) rc = rt_outbound_end(&b, 0, &r->limits);
     if (rc == RT_OK)
         rc = rt_outbound_put(peer, rt_slice_of(b.p, b.n), false, &r->limits, NULL);
     if (rc == RT_OK) r->kick(r, peer);

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -356,3 +358,77 @@ def test_a_mailbox_is_not_copied_or_pickled(node: Node) -> None:
     with pytest.raises(TypeError, match="pid"):
         pickle.dumps(box)
     assert pickle.loads(pickle.dumps(box.pid)) == box.pid
+
+
+async def test_what_receive_gives_is_a_coroutine(node: Node, loop_kind: str) -> None:
+    """Also when it never has to wait: tasks, time limits and gather take it."""
+    box = node.mailbox()
+    node.send_many(box.pid, range(5))
+    assert asyncio.iscoroutine(first := box.receive())
+    assert await first == 0
+    with pytest.raises(RuntimeError, match="already awaited"):
+        await first
+    assert await asyncio.create_task(box.receive()) == 1
+    assert await asyncio.wait_for(box.receive(), 5) == 2
+    assert await asyncio.gather(box.receive_many(2)) == [[3, 4]]
+    task = asyncio.create_task(box.receive())
+    await asyncio.sleep(0)
+    assert "cr_await" in dir(type(first))
+    assert isinstance(repr(task), str)
+    task.print_stack(file=io.StringIO())
+    node.send(box.pid, (5, 6))
+    assert await task == (5, 6)
+
+
+async def test_nothing_is_taken_before_it_is_awaited(node: Node) -> None:
+    box = node.mailbox()
+    node.send_many(box.pid, range(3))
+    unused = box.receive()
+    unused.close()
+    thrown = box.receive()
+    with pytest.raises(KeyError):
+        thrown.throw(KeyError("thrown"))
+    never = asyncio.create_task(box.receive())
+    never.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await never
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        box.receive_many()
+        gc.collect()
+    assert await box.receive_many() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("form", ["receive", "receive_many", "async for"])
+async def test_a_receiver_that_always_finds_work_lets_others_run(
+    node: Node, form: str, loop_kind: str
+) -> None:
+    box = node.mailbox()
+    turns = 0
+    stop = False
+
+    async def other() -> None:
+        nonlocal turns
+        while not stop:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def receiver() -> None:
+        """Sends itself a message for each that it reads: the box is never empty."""
+        end = time.monotonic() + 0.2
+        node.send_many(box.pid, range(4))
+        if form == "async for":
+            async for term in box:
+                node.send(box.pid, term)
+                if time.monotonic() > end:
+                    return
+        while time.monotonic() < end:
+            if form == "receive":
+                node.send(box.pid, await box.receive())
+            else:
+                node.send_many(box.pid, await box.receive_many())
+
+    task = asyncio.create_task(other())
+    await receiver()
+    assert turns >= 10  # 40 spans of 5 ms
+    stop = True
+    await task

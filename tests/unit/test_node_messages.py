@@ -20,10 +20,10 @@ async def test_by_pid_by_name_and_by_alias(pair: Pair, loop_kind: str, engine: s
         a.send(("there", b.name), (Atom("hello"), box.pid))
         greeting, pid = await other.receive(5)
         assert (greeting, pid) == ("hello", box.pid)
-        b.send(pid, "by pid")
+        b.send(pid, b"by pid")
         assert await box.receive(5) == b"by pid"
         ref = box.alias()
-        b.send(ref, "by alias")
+        b.send(ref, b"by alias")
         assert await box.receive(5) == b"by alias"
         assert box.unalias(ref)
         assert not box.unalias(ref)
@@ -231,3 +231,84 @@ async def test_calls_to_a_stopped_node_say_so(pair: Pair) -> None:
 
 def test_ports_are_really_free() -> None:
     assert free_port() != free_port()
+
+
+async def test_a_name_that_moves_takes_what_follows_with_it(pair: Pair) -> None:
+    """The receiving side remembers where frames that begin alike went: not for too long."""
+    async with pair() as (a, b):
+        await a.connect(b.name)
+        dest = ("here", b.name)
+        for round_ in range(5):
+            box = b.mailbox("here")
+            a.send_many(dest, [(round_, i) for i in range(300)])
+            seen: list[Any] = []
+            while len(seen) < 300:
+                seen += await box.receive_many(timeout=5)
+            assert seen == [(round_, i) for i in range(300)]
+            box.close()
+            lost = b.stats()["dropped_in"][0]
+            a.send(dest, "nobody is here")
+            async with asyncio.timeout(5):
+                while b.stats()["dropped_in"][0] == lost:
+                    await asyncio.sleep(0)
+
+
+async def test_one_head_for_each_sender_and_destination(pair: Pair) -> None:
+    """The sending side keeps the heads of frames: more pairs of boxes than it has places for."""
+    async with pair() as (a, b):
+        watched = b.mailbox("watched")
+        senders = [a.mailbox() for _ in range(3)]
+        boxes = [b.mailbox() for _ in range(150)]
+        dests = [box.pid for box in boxes]
+        for _ in range(3):
+            for i, dest in enumerate(dests):
+                for sender in (None, *senders):
+                    a.send(dest, (i, sender.pid if sender else None), sender=sender)
+        for _ in range(3):
+            for i, box in enumerate(boxes):
+                for sender in (None, *senders):
+                    assert await box.receive(5) == (i, sender.pid if sender else None)
+        a.send(("watched", b.name), b"by name")
+        a.send(watched.pid, b"by pid")
+        alias = watched.alias()
+        a.send(alias, b"by alias")
+        assert [await watched.receive(5) for _ in range(3)] == [b"by name", b"by pid", b"by alias"]
+
+
+async def test_a_batch_ends_where_it_must(pair: Pair) -> None:
+    """send_many: what stands before a term that fails arrives, whatever its sizes."""
+    async with pair() as (a, b):
+        box = b.mailbox("in")
+        dest = ("in", b.name)
+        sizes = [10, 40_000, 9_000, 70_000, 5, 200_000, 65_536, 65_400, 1] * 3
+        a.send_many(dest, [bytes([i]) * n for i, n in enumerate(sizes)])
+        assert [await box.receive(5) for _ in sizes] == [
+            bytes([i]) * n for i, n in enumerate(sizes)
+        ]
+        for before in (0, 1, 700, 3000):
+            with pytest.raises(EncodeError):
+                a.send_many(dest, [*range(before), object(), "never"])
+            a.send(dest, b"end")
+            seen: list[Any] = []
+            while not seen or seen[-1] != b"end":
+                seen += await box.receive_many(timeout=5)
+            assert seen == [*range(before), b"end"]
+
+
+async def test_a_batch_that_meets_the_hard_limit(pair: Pair) -> None:
+    """As many as fit are queued, one is counted as refused, and those that were queued arrive."""
+    limits = {"queue_bytes_soft": 4096, "queue_bytes_max": 20_000}
+    async with pair(limits=limits) as (a, b):
+        box = b.mailbox("in")
+        with pytest.raises(BufferFull):
+            a.send_many(("in", b.name), [(i, b"x" * 200) for i in range(1000)])
+        row = a.stats()[0]
+        accepted = int(row["messages_out"])
+        assert 40 < accepted < 100
+        assert row["refused"] == 1
+        a.send_many(("in", b.name), [])
+        seen: list[Any] = []
+        while len(seen) < accepted:
+            seen += await box.receive_many(timeout=5)
+        assert [term[0] for term in seen] == list(range(accepted))
+        assert box.waiting == 0
