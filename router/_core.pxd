@@ -58,6 +58,7 @@ cdef extern from "router.h" nogil:
         uint32_t queue_bytes_max
         uint32_t processes_max
         uint32_t spill_bytes_max
+        uint32_t signals_max
         uint32_t pause_ms_max
         uint32_t inflate_ratio_max
         uint32_t names_max

@@ -40,7 +40,11 @@ class Limits:
     processes_max: int = 1 << 24
     """Processes of one node; a further one raises RouterError."""
     spill_bytes_max: int = 16 << 20
-    """What one peer may still send while a box with overflow="pause" is full."""
+    """What one peer may still send while a box with overflow="pause" is full. Also the bytes that
+    signals may add to a box with limit_bytes."""
+    signals_max: int = 65_536
+    """Signals (DOWN, EXIT, spawn_reply, nodeup, nodedown) that a box with a limit takes beyond it,
+    whatever its overflow says; at one more it is closed."""
     pause_ms_max: int = 5000
     """How long such a box may stay full before it is closed."""
     inflate_ratio_max: int = 1100

@@ -29,7 +29,9 @@ typedef struct rt_limits {
     uint32_t queue_bytes_soft;           /* per peer: drain waits above */
     uint32_t queue_bytes_max;            /* per peer: send raises above */
     uint32_t processes_max;
-    uint32_t spill_bytes_max;            /* per peer, while a paused box reads on */
+    uint32_t spill_bytes_max;            /* per peer, while a paused box reads on; of signals
+                                            beyond a box's limit_bytes */
+    uint32_t signals_max;                /* beyond a box's limit */
     uint32_t pause_ms_max;
     uint32_t inflate_ratio_max;          /* compressed terms: output over input */
     uint32_t names_max;                  /* registered names; also in the embedded port mapper */
@@ -43,6 +45,7 @@ typedef struct rt_limits {
         .handshake_step_ms = 7000, .connect_ms = 7000,                  \
         .queue_bytes_soft = 1u << 20, .queue_bytes_max = 64u << 20,     \
         .processes_max = 1u << 24, .spill_bytes_max = 16u << 20,        \
+        .signals_max = 65536,                                           \
         .pause_ms_max = 5000, .inflate_ratio_max = 1100,                \
         .names_max = 1u << 20                                           \
     }

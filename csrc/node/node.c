@@ -278,7 +278,7 @@ void rt_node_tell_watchers(rt_node *n, const char *what, rt_peer *p)
         rt_pid full = 0;
         pthread_mutex_lock(&n->lock);
         while (i < n->watchers_n && !full) {
-            int k = rt_route_post(&n->route, n->watchers[i], rt_slice_of(b.p, b.n));
+            int k = rt_route_post_signal(&n->route, n->watchers[i], rt_slice_of(b.p, b.n));
             if (k == RT_EFULL) full = n->watchers[i];
             if (k == RT_ENOENT || full) n->watchers[i] = n->watchers[--n->watchers_n];
             else i++;

@@ -92,13 +92,20 @@ typedef struct bounds {
     uint64_t level_bytes;
 } bounds;
 
-static void read_bounds(const rt_mailbox *mb, bounds *b) {
+static void read_bounds(const rt_mailbox *mb, bounds *b, const rt_room *extra) {
     memset(b, 0, sizeof *b);
     /* Acquire: partner of the release in rt_mailbox_limit; the two others follow. */
     b->overflow = atomic_load_explicit(&mb->overflow, memory_order_acquire);
     if (RT_LIKELY(b->overflow == RT_OVERFLOW_NONE)) return;
     b->limit = atomic_load_explicit(&mb->limit, memory_order_relaxed);
     b->limit_bytes = atomic_load_explicit(&mb->limit_bytes, memory_order_relaxed);
+    if (RT_LIKELY(!extra)) return;
+    /* Signals are never dropped, and nobody is held back for them. */
+    b->overflow = RT_OVERFLOW_CLOSE;
+    if (b->limit)
+        b->limit += extra->messages < RT_MAILBOX_MESSAGES_MAX ? extra->messages
+                                                              : RT_MAILBOX_MESSAGES_MAX;
+    if (b->limit_bytes) b->limit_bytes += extra->bytes;
 }
 
 static int check_gate(uint64_t g, uint32_t generation) {
@@ -178,13 +185,14 @@ static bool passed(const bounds *b) {
            (b->limit_bytes && b->level_bytes > b->limit_bytes);
 }
 
-int rt_mailbox_push_to(rt_mailbox *mb, uint32_t generation, rt_chain *chain, bool *over) {
+int rt_mailbox_push_to(rt_mailbox *mb, uint32_t generation, rt_chain *chain,
+                       const rt_room *extra, bool *over) {
     bounds b;
     uint32_t n = chain->count, admitted, kept = 0;
     rt_message *first;
     int rc;
     if (n == 0) return RT_OK;
-    read_bounds(mb, &b);
+    read_bounds(mb, &b, extra);
     rc = admit(mb, generation, n, &b, &admitted);
     if (rc < 0) return rc;
     RT_MAILBOX_PAUSE();
@@ -211,7 +219,7 @@ int rt_mailbox_push_to(rt_mailbox *mb, uint32_t generation, rt_chain *chain, boo
 
 int rt_mailbox_push(rt_mailbox *mb, rt_chain *chain, bool *over) {
     if (!chain->first) return RT_OK;
-    return rt_mailbox_push_to(mb, (uint32_t)(chain->first->target >> 32), chain, over);
+    return rt_mailbox_push_to(mb, (uint32_t)(chain->first->target >> 32), chain, NULL, over);
 }
 
 rt_message *rt_mailbox_pop(rt_mailbox *mb) {

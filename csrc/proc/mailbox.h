@@ -13,7 +13,8 @@
  *      or (bytes did not fit) is taken back from the count;
  *   M3 count - popped = messages admitted and not popped; while it is not 0 the
  *      generation does not change (registry.c releases the slot only then);
- *   M4 with a message limit and DROP or CLOSE that difference never passes it.
+ *   M4 with a message limit and DROP or CLOSE that difference never passes it,
+ *      but for signals, which have room of their own beyond it.
  *
  * Threads:
  *   operation         | may run with    | needs
@@ -42,6 +43,12 @@ enum rt_overflow { RT_OVERFLOW_NONE, RT_OVERFLOW_DROP, RT_OVERFLOW_CLOSE, RT_OVE
 
 /* The largest message limit that is kept; a larger one is this. */
 #define RT_MAILBOX_MESSAGES_MAX (1u << 28)
+
+/* What signals may add to a box beyond its limits. */
+typedef struct rt_room {
+    uint32_t messages;
+    uint64_t bytes;
+} rt_room;
 
 /* Laid out here so that a process slot can embed it; touch it through the
  * functions only. The first 64 bytes are what producers write. */
@@ -99,8 +106,10 @@ uint32_t rt_mailbox_count(const rt_mailbox *mb);
 uint64_t rt_mailbox_bytes(const rt_mailbox *mb);
 uint32_t rt_mailbox_dropped(const rt_mailbox *mb);  /* refused by a limit */
 
-/* For the registry. */
-int rt_mailbox_push_to(rt_mailbox *mb, uint32_t generation, rt_chain *chain, bool *over);
+/* For the registry. With `extra` the chain is a signal: it passes the limits by that
+ * much, whatever the policy, and beyond is RT_EFULL. */
+int rt_mailbox_push_to(rt_mailbox *mb, uint32_t generation, rt_chain *chain,
+                       const rt_room *extra, bool *over);
 /* Ends alive and open at once, without waking; returns false when it was dead
  * or of another generation. */
 bool rt_mailbox_end(rt_mailbox *mb, uint32_t generation);

@@ -212,12 +212,12 @@ rt_process *rt_registry_lookup(rt_registry *r, rt_pid pid) {
     return p && rt_mailbox_alive(&p->mailbox, serial_of(pid)) ? p : NULL;
 }
 
-int rt_registry_push(rt_registry *r, rt_pid pid, rt_chain *chain, bool *over) {
+static int push(rt_registry *r, rt_pid pid, rt_chain *chain, const rt_room *extra, bool *over) {
     rt_process *p = slot_of(r, (uint32_t)pid);
     int rc;
     if (!p) return RT_ENOENT;
     RT_ASSERT(!chain->first || chain->first->target == pid);
-    rc = rt_mailbox_push_to(&p->mailbox, serial_of(pid), chain, over);
+    rc = rt_mailbox_push_to(&p->mailbox, serial_of(pid), chain, extra, over);
     if (rc < 0) return rc;
     /* seq_cst: after the exchange on the pile; partner of the RMW in release. */
     if (RT_UNLIKELY(atomic_load_explicit(&r->owed, memory_order_seq_cst))) {
@@ -226,6 +226,14 @@ int rt_registry_push(rt_registry *r, rt_pid pid, rt_chain *chain, bool *over) {
         unlock(r);
     }
     return RT_OK;
+}
+
+int rt_registry_push(rt_registry *r, rt_pid pid, rt_chain *chain, bool *over) {
+    return push(r, pid, chain, NULL, over);
+}
+
+int rt_registry_signal(rt_registry *r, rt_pid pid, rt_chain *chain, const rt_room *extra) {
+    return push(r, pid, chain, extra, NULL);
 }
 
 static void unname_locked(rt_registry *r, rt_process *p) {

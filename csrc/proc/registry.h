@@ -70,6 +70,9 @@ rt_process *rt_registry_lookup(rt_registry *r, rt_pid pid);
 /* Looks up and pushes. RT_ENOENT when there is no such process (the chain stays
  * the caller's), else as rt_mailbox_push. */
 int rt_registry_push(rt_registry *r, rt_pid pid, rt_chain *chain, bool *over);
+/* The same for a signal: it passes the box's limits by `extra`. Beyond that RT_EFULL,
+ * whatever the box's policy; the caller closes it. */
+int rt_registry_signal(rt_registry *r, rt_pid pid, rt_chain *chain, const rt_room *extra);
 /* Kills: RT_OK exactly once per process (the winner goes on to tell links and
  * monitors), RT_ENOENT for everybody else. `reason` is an external term. */
 int rt_process_exit(rt_registry *r, rt_pid pid, rt_slice reason);

@@ -40,23 +40,40 @@ void rt_route_undeliverable(rt_route *r, uint64_t n)
     atomic_fetch_add_explicit(&r->undeliverable, n, memory_order_relaxed); /* a counter */
 }
 
-int rt_route_post(rt_route *r, rt_pid to, rt_slice term)
+static int chain_of(rt_chain *chain, rt_pid to, rt_slice term)
 {
-    rt_chain chain = {0};
-    rt_message *m = rt_chain_add(&chain, to, (uint32_t)term.n);
+    memset(chain, 0, sizeof *chain);
+    rt_message *m = rt_chain_add(chain, to, (uint32_t)term.n);
     if (!m) return RT_ENOMEM;
     memcpy(rt_message_data(m), term.p, term.n);
-    int rc = rt_registry_push(r->registry, to, &chain, NULL);
+    return RT_OK;
+}
+
+int rt_route_post(rt_route *r, rt_pid to, rt_slice term)
+{
+    rt_chain chain;
+    int rc = chain_of(&chain, to, term);
+    if (rc == RT_OK) rc = rt_registry_push(r->registry, to, &chain, NULL);
     if (rc < 0) rt_chain_free(&chain);
     return rc;
 }
 
-/* Puts a signal into a box. One that is full and closes then must not keep the
+int rt_route_post_signal(rt_route *r, rt_pid to, rt_slice term)
+{
+    rt_chain chain;
+    rt_room extra = {r->limits.signals_max, r->limits.spill_bytes_max};
+    int rc = chain_of(&chain, to, term);
+    if (rc == RT_OK) rc = rt_registry_signal(r->registry, to, &chain, &extra);
+    if (rc < 0) rt_chain_free(&chain);
+    return rc;
+}
+
+/* Puts a signal into a box. One without room even for signals must not keep the
  * signal's sender, or the rest of what goes on here, from anything: it is closed a
  * little later. */
 static int post(rt_route *r, rt_pid to, rt_slice term)
 {
-    int rc = rt_route_post(r, to, term);
+    int rc = rt_route_post_signal(r, to, term);
     if (rc != RT_EFULL) return rc;
     r->overflow(r, NULL, to, true, term.n);
     return RT_OK;

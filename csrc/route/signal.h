@@ -43,8 +43,9 @@ int rt_signal_got_spawn_reply(rt_route *r, rt_peer *peer, rt_pid to, rt_slice re
 /* Ends the frame composed in b (rc: how composing went), queues it past the
  * hard limit, kicks, and frees b. To an idle peer it is nothing: RT_OK. */
 int rt_route_put_signal(rt_route *r, rt_peer *peer, rt_buf *b, int rc);
-/* Puts one term into a local box. RT_ENOENT, RT_ECLOSED, RT_EFULL (the caller closes
- * it), RT_ENOMEM. */
+/* Puts one term into a local box, as a message or as a signal, which passes the box's
+ * limits. RT_ENOENT, RT_ECLOSED, RT_EFULL (the caller closes it), RT_ENOMEM. */
 int rt_route_post(rt_route *r, rt_pid to, rt_slice term);
+int rt_route_post_signal(rt_route *r, rt_pid to, rt_slice term);
 
 #endif

@@ -90,11 +90,11 @@ static void test_generation(void) {
     open_box(&mb);
     rt_mailbox_limit(&mb, 1, 8, RT_OVERFLOW_DROP);
     add(&c, 1, 8);
-    CHECK_INT(rt_mailbox_push_to(&mb, 6, &c, NULL), RT_ENOENT);
-    CHECK_INT(rt_mailbox_push_to(&mb, 8, &c, NULL), RT_ENOENT);
+    CHECK_INT(rt_mailbox_push_to(&mb, 6, &c, NULL, NULL), RT_ENOENT);
+    CHECK_INT(rt_mailbox_push_to(&mb, 8, &c, NULL, NULL), RT_ENOENT);
     CHECK_INT(c.count, 1);
     CHECK_INT(rt_mailbox_count(&mb) + rt_mailbox_bytes(&mb) + rt_mailbox_dropped(&mb), 0);
-    CHECK_INT(rt_mailbox_push_to(&mb, 7, &c, NULL), RT_OK);
+    CHECK_INT(rt_mailbox_push_to(&mb, 7, &c, NULL, NULL), RT_OK);
     push(&mb, 2, 1, 8, NULL);
     CHECK_INT(rt_mailbox_dropped(&mb), 1);
     CHECK(pop_is(&mb, 1));
@@ -104,7 +104,7 @@ static void test_generation(void) {
     CHECK_INT(rt_mailbox_dropped(&mb), 0);
     for (uint64_t i = 0; i < 5; i++) {
         add(&c, i, 8);
-        CHECK_INT(rt_mailbox_push_to(&mb, 8, &c, NULL), RT_OK);
+        CHECK_INT(rt_mailbox_push_to(&mb, 8, &c, NULL, NULL), RT_OK);
     }
     CHECK_INT(rt_mailbox_count(&mb), 5);
     rt_mailbox_fini(&mb);
@@ -162,6 +162,47 @@ static void test_overflow_close(void) {
     rt_mailbox_close(&mb);
     CHECK(pop_is(&mb, 0) && pop_is(&mb, 1) && pop_is(&mb, 2) && rt_mailbox_done(&mb));
     rt_mailbox_fini(&mb);
+}
+
+static int push_signal(rt_mailbox *mb, uint64_t value, uint32_t n) {
+    static const rt_room extra = {2, 100};
+    rt_chain c = {0};
+    add(&c, value, n);
+    int rc = rt_mailbox_push_to(mb, (uint32_t)(PID >> 32), &c, &extra, NULL);
+    rt_chain_free(&c);
+    return rc;
+}
+
+/* Signals pass the limits of any policy, by so much and no more. */
+static void test_signals(void) {
+    static const enum rt_overflow policy[] = {RT_OVERFLOW_DROP, RT_OVERFLOW_CLOSE,
+                                              RT_OVERFLOW_PAUSE};
+    for (int i = 0; i < 3; i++) {
+        rt_mailbox mb;
+        open_box(&mb);
+        rt_mailbox_limit(&mb, 1, 0, policy[i]);
+        CHECK_INT(push(&mb, 0, 1, 8, NULL), RT_OK);
+        CHECK_INT(push_signal(&mb, 1, 1000), RT_OK);
+        CHECK_INT(push_signal(&mb, 2, 8), RT_OK);
+        CHECK_INT(push_signal(&mb, 3, 8), RT_EFULL);
+        CHECK_INT(push(&mb, 3, 1, 8, NULL), policy[i] == RT_OVERFLOW_CLOSE ? RT_EFULL : RT_OK);
+        CHECK_INT(rt_mailbox_count(&mb), policy[i] == RT_OVERFLOW_PAUSE ? 4 : 3);
+        CHECK(pop_is(&mb, 0) && pop_is(&mb, 1) && pop_is(&mb, 2));
+        rt_mailbox_fini(&mb);
+        open_box(&mb);
+        rt_mailbox_limit(&mb, 0, 50, policy[i]);
+        CHECK_INT(push(&mb, 0, 1, 50, NULL), RT_OK);
+        CHECK_INT(push_signal(&mb, 1, 100), RT_OK);
+        CHECK_INT(push_signal(&mb, 2, 8), RT_EFULL);
+        CHECK_INT(rt_mailbox_bytes(&mb), 150);
+        CHECK(pop_is(&mb, 0) && pop_is(&mb, 1));
+        rt_mailbox_limit(&mb, UINT32_MAX, 0, policy[i]); /* the largest of both */
+        CHECK_INT(push_signal(&mb, 3, 8), RT_OK);
+        rt_mailbox_fini(&mb);
+        open_box(&mb);                                   /* no limit, no end */
+        for (uint64_t k = 0; k < 10; k++) CHECK_INT(push_signal(&mb, k, 200), RT_OK);
+        rt_mailbox_fini(&mb);
+    }
 }
 
 static void test_pause(void) {
@@ -416,7 +457,7 @@ static void test_back_and_forth(void) {
     alarm(0);
 }
 
-TESTS(test_fifo, test_close, test_generation, test_drop, test_overflow_close, test_pause,
-      test_count_wraps, test_arm, test_race, test_race_close, test_race_drop,
+TESTS(test_fifo, test_close, test_generation, test_drop, test_overflow_close, test_signals,
+      test_pause, test_count_wraps, test_arm, test_race, test_race_close, test_race_drop,
       test_race_drop_close, test_race_full, test_race_pause, test_race_bytes,
       test_race_bytes_full, test_back_and_forth)
