@@ -131,6 +131,8 @@ cdef extern from "router.h" nogil:
         RT_REL_MONITOR_OUT
         RT_REL_MONITOR_IN
         RT_REL_ALIAS
+    enum:
+        RT_ALIAS_ONCE
     ctypedef struct rt_relation:
         rt_relation_kind kind
         uint32_t peer
@@ -143,8 +145,7 @@ cdef extern from "router.h" nogil:
     int rt_relations_add(rt_relations *r, const rt_relation *rel)
     int rt_relations_remove_ref(rt_relations *r, rt_relation_kind kind, rt_slice ref,
                                 rt_relation **out)
-    rt_pid rt_relations_find_ref(rt_relations *r, rt_relation_kind kind, rt_slice ref,
-                                 uint32_t *flags)
+    rt_pid rt_relations_reach(rt_relations *r, rt_slice ref)
     uint32_t rt_relations_count(const rt_relations *r)
 
     enum rt_peer_state:
@@ -162,8 +163,6 @@ cdef extern from "router.h" nogil:
     rt_peer *rt_peers_at(rt_peers *t, uint32_t number)
     rt_peer_state rt_peer_state_of(const rt_peer *p)
 
-    enum:
-        RT_ALIAS_ONCE
     ctypedef struct rt_route:
         rt_limits limits
         rt_slice name

@@ -689,7 +689,6 @@ cdef class NodeCore:
         cdef rt_pid local
         cdef size_t n
         cdef const uint8_t *p
-        cdef uint32_t flags
         cdef bytes raw
         if rt_py_is_pid(dest):
             p = rt_py_ident_bytes(dest, &n)
@@ -710,15 +709,13 @@ cdef class NodeCore:
             return self.send_local(local, terms, b)
         if rt_py_is_ref(dest):
             p = rt_py_ident_bytes(dest, &n)
-            local = rt_relations_find_ref(self.route.relations, RT_REL_ALIAS, rt_slice_of(p, n),
-                                          &flags)
-            if local == 0:
-                rt_route_undeliverable(self.route, len(terms))
-                return 0
-            if flags & RT_ALIAS_ONCE:
-                rt_relations_remove_ref(self.route.relations, RT_REL_ALIAS, rt_slice_of(p, n),
-                                        NULL)
-            return self.send_local(local, terms, b)
+            for term in terms:
+                local = rt_relations_reach(self.route.relations, rt_slice_of(p, n))
+                if local == 0:
+                    rt_route_undeliverable(self.route, 1)
+                else:
+                    self.send_local(local, [term], b)
+            return 0
         raise TypeError(
             "a destination is a Pid, a registered name, (name, node) or an alias Reference, "
             f"not {type(dest).__name__}")

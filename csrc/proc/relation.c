@@ -259,19 +259,28 @@ int rt_relations_add(rt_relations *r, const rt_relation *rel) {
     return rc;
 }
 
-static entry *take(rt_relations *r, enum rt_relation_kind kind, rt_pid local, rt_slice bytes) {
+/* Whose relation it is does not matter. */
+#define ANY_PEER UINT32_MAX
+
+static entry *take(rt_relations *r, uint32_t peer, enum rt_relation_kind kind, rt_pid local,
+                   rt_slice bytes) {
     entry *e;
     pthread_mutex_lock(&r->lock);
     e = find(r, kind, local, bytes);
+    if (e && peer != ANY_PEER && e->rel.peer != peer) e = NULL;
     if (e) detach(r, e);
     pthread_mutex_unlock(&r->lock);
     return e;
 }
 
-int rt_relations_remove_link(rt_relations *r, rt_pid local, rt_slice remote) {
-    entry *e = take(r, RT_REL_LINK, local, remote);
+int rt_relations_end_link(rt_relations *r, uint32_t peer, rt_pid local, rt_slice remote) {
+    entry *e = take(r, peer, RT_REL_LINK, local, remote);
     rt_free(e);
     return e ? RT_OK : RT_ENOENT;
+}
+
+int rt_relations_remove_link(rt_relations *r, rt_pid local, rt_slice remote) {
+    return rt_relations_end_link(r, ANY_PEER, local, remote);
 }
 
 bool rt_relations_has_link(rt_relations *r, rt_pid local, rt_slice remote) {
@@ -282,29 +291,44 @@ bool rt_relations_has_link(rt_relations *r, rt_pid local, rt_slice remote) {
     return has;
 }
 
-int rt_relations_remove_ref(rt_relations *r, enum rt_relation_kind kind, rt_slice ref,
-                            rt_relation **out) {
+int rt_relations_end_ref(rt_relations *r, uint32_t peer, enum rt_relation_kind kind, rt_slice ref,
+                         rt_relation **out) {
     entry *e;
     RT_ASSERT(kind != RT_REL_LINK);
-    e = take(r, kind, 0, ref);
+    e = take(r, peer, kind, 0, ref);
     if (!e) return RT_ENOENT;
     if (out) *out = &e->rel;
     else rt_free(e);
     return RT_OK;
 }
 
-rt_pid rt_relations_find_ref(rt_relations *r, enum rt_relation_kind kind, rt_slice ref,
-                             uint32_t *flags) {
-    rt_pid local = 0;
+int rt_relations_remove_ref(rt_relations *r, enum rt_relation_kind kind, rt_slice ref,
+                            rt_relation **out) {
+    return rt_relations_end_ref(r, ANY_PEER, kind, ref, out);
+}
+
+rt_pid rt_relations_find_ref(rt_relations *r, enum rt_relation_kind kind, rt_slice ref) {
     entry *e;
+    rt_pid local;
     RT_ASSERT(kind != RT_REL_LINK);
     pthread_mutex_lock(&r->lock);
     e = find(r, kind, 0, ref);
+    local = e ? e->rel.local : 0;
+    pthread_mutex_unlock(&r->lock);
+    return local;
+}
+
+rt_pid rt_relations_reach(rt_relations *r, rt_slice ref) {
+    rt_pid local = 0;
+    entry *e, *once = NULL;
+    pthread_mutex_lock(&r->lock);
+    e = find(r, RT_REL_ALIAS, 0, ref);
     if (e) {
         local = e->rel.local;
-        if (flags) *flags = e->rel.flags;
+        if (e->rel.flags & RT_ALIAS_ONCE) detach(r, once = e);
     }
     pthread_mutex_unlock(&r->lock);
+    rt_free(once);
     return local;
 }
 

@@ -20,11 +20,13 @@ enum rt_relation_kind {
     RT_REL_ALIAS          /* ref reaches local */
 };
 
+#define RT_ALIAS_ONCE 1u        /* in flags of an alias: its first message ends it */
+
 typedef struct rt_relation {
     struct rt_relation *next;   /* in a taken list */
     enum rt_relation_kind kind;
     uint32_t peer;              /* connection-holder's number; 0: this node */
-    uint32_t flags;             /* the user's: e.g. one-shot alias */
+    uint32_t flags;             /* the user's, and RT_ALIAS_ONCE */
     rt_pid local;
     rt_slice remote;            /* empty for ALIAS */
     rt_slice ref;               /* empty for LINK */
@@ -37,13 +39,19 @@ void rt_relations_free(rt_relations *r);
 /* Copies `rel` in. A LINK is unique per (local, remote), others per (kind, ref). */
 int rt_relations_add(rt_relations *r, const rt_relation *rel);
 int rt_relations_remove_link(rt_relations *r, rt_pid local, rt_slice remote);
+/* What a peer ends must be with that peer: RT_ENOENT otherwise. */
+int rt_relations_end_link(rt_relations *r, uint32_t peer, rt_pid local, rt_slice remote);
+int rt_relations_end_ref(rt_relations *r, uint32_t peer, enum rt_relation_kind kind, rt_slice ref,
+                         rt_relation **out);
 bool rt_relations_has_link(rt_relations *r, rt_pid local, rt_slice remote);
 /* Removes the one of that kind and ref, and hands it over in *out (may be NULL: freed). */
 int rt_relations_remove_ref(rt_relations *r, enum rt_relation_kind kind, rt_slice ref,
                             rt_relation **out);
 /* Finds the local process an alias or monitor belongs to, 0 for none. */
-rt_pid rt_relations_find_ref(rt_relations *r, enum rt_relation_kind kind, rt_slice ref,
-                             uint32_t *flags);
+rt_pid rt_relations_find_ref(rt_relations *r, enum rt_relation_kind kind, rt_slice ref);
+/* The local process an alias reaches, 0 for none. An alias with RT_ALIAS_ONCE is gone
+ * then: of several who reach for it together one gets it. */
+rt_pid rt_relations_reach(rt_relations *r, rt_slice ref);
 /* All of one process (any kind), or all LINK, MONITOR_OUT and MONITOR_IN with
  * one peer (not 0, which is this node), out of the table, as a list in the order
  * they were added. */

@@ -129,33 +129,27 @@ static int to_alias(rt_inbound *in, rt_peer *peer, rt_slice alias, rt_slice payl
 {
     int rc = canonical(in, 1, &alias);
     if (rc < 0) return rc;
-    uint32_t flags = 0;
-    rt_pid to = rt_relations_find_ref(in->route->relations, RT_REL_ALIAS, alias, &flags);
-    if (!to) {
-        count(&peer->count.dropped_in, 1);
-        return RT_OK;
-    }
-    if (flags & RT_ALIAS_ONCE)
-        rt_relations_remove_ref(in->route->relations, RT_REL_ALIAS, alias, NULL);
-    return deliver(in, peer, to, payload);
+    rt_pid to = rt_relations_reach(in->route->relations, alias);
+    if (to) return deliver(in, peer, to, payload);
+    count(&peer->count.dropped_in, 1);
+    return RT_OK;
 }
 
-static int altact_exit(rt_inbound *in, const rt_control *c, rt_slice reason)
+static int altact_exit(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice reason)
 {
     rt_pid to = 0;
-    uint32_t flags;
     rt_slice from = c->from, alias = c->to;
     int rc = canonical(in, 0, &from);
     if (rc == RT_OK && c->to_alias) rc = canonical(in, 1, &alias);
     if (rc < 0) return rc;
-    if (c->to_alias) to = rt_relations_find_ref(in->route->relations, RT_REL_ALIAS, alias, &flags);
+    if (c->to_alias) to = rt_relations_find_ref(in->route->relations, RT_REL_ALIAS, alias);
     else if (rt_route_local(in->route, c->to, &to) < 0) to = 0;
-    return to ? rt_signal_got_exit(in->route, to, from, reason, false) : RT_OK;
+    return to ? rt_signal_got_exit(in->route, peer, to, from, reason, false) : RT_OK;
 }
 
 static int altact(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice payload)
 {
-    if (c->id & RT_ALTACT_EXIT) return altact_exit(in, c, payload);
+    if (c->id & RT_ALTACT_EXIT) return altact_exit(in, peer, c, payload);
     if (c->to_alias) return to_alias(in, peer, c->to, payload);
     if (c->to_name) return to_name(in, peer, c->to, payload);
     return to_pid(in, peer, c, payload);
@@ -201,26 +195,26 @@ static int signal(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice p
         return rt_signal_got_link(r, peer, from, c->to);
     case RT_OP_UNLINK:
     case RT_OP_UNLINK_ID:
-        if (here) rt_relations_remove_link(r->relations, to, from);
+        if (here) rt_relations_end_link(r->relations, peer->number, to, from);
         return c->op == RT_OP_UNLINK ? RT_OK : acknowledge_unlink(in, peer, c);
     case RT_OP_EXIT:
     case RT_OP_EXIT_TT:
     case RT_OP_PAYLOAD_EXIT:
     case RT_OP_PAYLOAD_EXIT_TT:
-        return here ? rt_signal_got_exit(r, to, from, reason, true) : RT_OK;
+        return here ? rt_signal_got_exit(r, peer, to, from, reason, true) : RT_OK;
     case RT_OP_EXIT2:
     case RT_OP_EXIT2_TT:
     case RT_OP_PAYLOAD_EXIT2:
     case RT_OP_PAYLOAD_EXIT2_TT:
-        return here ? rt_signal_got_exit(r, to, from, reason, false) : RT_OK;
+        return here ? rt_signal_got_exit(r, peer, to, from, reason, false) : RT_OK;
     case RT_OP_MONITOR_P:
         return rt_signal_got_monitor(r, peer, from, c->to, c->to_name, ref);
     case RT_OP_DEMONITOR_P:
-        rt_relations_remove_ref(r->relations, RT_REL_MONITOR_IN, ref, NULL);
+        rt_relations_end_ref(r->relations, peer->number, RT_REL_MONITOR_IN, ref, NULL);
         return RT_OK;
     case RT_OP_MONITOR_P_EXIT:
     case RT_OP_PAYLOAD_MONITOR_P_EXIT:
-        return rt_signal_got_down(r, ref, reason);
+        return rt_signal_got_down(r, peer, ref, reason);
     case RT_OP_SPAWN_REQUEST:
     case RT_OP_SPAWN_REQUEST_TT:
         return refuse_spawn(in, peer, c);

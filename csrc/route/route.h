@@ -12,8 +12,6 @@
 #include "proc/relation.h"
 #include "route/peer.h"
 
-#define RT_ALIAS_ONCE 1u   /* an alias that its first message ends */
-
 typedef struct rt_route rt_route;
 
 struct rt_route {

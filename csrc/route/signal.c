@@ -187,6 +187,9 @@ static int death_add(death **list, rt_pid pid, rt_slice reason)
     return RT_OK;
 }
 
+/* As relations know it. */
+static uint32_t number_of(const rt_peer *peer) { return peer ? peer->number : 0; }
+
 static rt_peer *peer_of(rt_route *r, const rt_relation *rel)
 {
     return rel->peer ? rt_peers_at(r->peers, rel->peer) : NULL;
@@ -227,7 +230,7 @@ static int tell_watcher(rt_route *r, const rt_relation *rel, rt_slice self, rt_s
         if (rc == RT_OK) rc = rt_buf_put(&b, reason.p, reason.n);
         return rt_route_put_signal(r, peer, &b, rc);
     }
-    return rt_signal_got_down(r, rel->ref, reason);
+    return rt_signal_got_down(r, NULL, rel->ref, reason);
 }
 
 static int drop_monitor(rt_route *r, const rt_relation *rel, rt_slice self)
@@ -286,19 +289,21 @@ int rt_signal_terminate(rt_route *r, rt_pid self, rt_slice reason)
     return rc;
 }
 
-int rt_signal_got_exit(rt_route *r, rt_pid to, rt_slice from, rt_slice reason, bool from_link)
+int rt_signal_got_exit(rt_route *r, rt_peer *peer, rt_pid to, rt_slice from, rt_slice reason,
+                       bool from_link)
 {
-    if (from_link && rt_relations_remove_link(r->relations, to, from) < 0) return RT_OK;
+    if (from_link && rt_relations_end_link(r->relations, number_of(peer), to, from) < 0)
+        return RT_OK;
     int rc = exit_signal(r, to, from, &reason, from_link);
     if (rc == 1) rc = rt_signal_terminate(r, to, reason);
     return rc == RT_ENOENT ? RT_OK : rc;
 }
 
-int rt_signal_got_down(rt_route *r, rt_slice ref, rt_slice reason)
+int rt_signal_got_down(rt_route *r, rt_peer *peer, rt_slice ref, rt_slice reason)
 {
     rt_relation *rel;
-    int rc = rt_relations_remove_ref(r->relations, RT_REL_MONITOR_OUT, ref, &rel);
-    if (rc < 0) return RT_OK;  /* demonitored meanwhile */
+    int rc = rt_relations_end_ref(r->relations, number_of(peer), RT_REL_MONITOR_OUT, ref, &rel);
+    if (rc < 0) return RT_OK;  /* demonitored meanwhile, or not that peer's to end */
     rc = post_down(r, rel->local, ref, rel->remote, reason);
     rt_relation_free_list(rel);
     return rc == RT_ENOENT || rc == RT_ECLOSED ? RT_OK : rc;
@@ -331,8 +336,7 @@ int rt_signal_link(rt_route *r, rt_pid self, rt_peer *peer, rt_slice other)
     rt_slice self_bytes = rt_slice_of(me, rt_route_pid(r, self, me));
     if (!rt_registry_lookup(r->registry, self)) return RT_ENOENT;
     if (rt_slice_eq(self_bytes, other)) return RT_OK;
-    int rc = add_own(r, RT_REL_LINK, self, peer ? peer->number : 0, other,
-                     rt_slice_of(NULL, 0), 0);
+    int rc = add_own(r, RT_REL_LINK, self, number_of(peer), other, rt_slice_of(NULL, 0), 0);
     if (rc < 0) return rc == RT_EEXIST ? RT_OK : rc;
     if (peer) {
         rt_buf b = RT_BUF_INIT;
@@ -341,7 +345,7 @@ int rt_signal_link(rt_route *r, rt_pid self, rt_peer *peer, rt_slice other)
         rc = put_request(r, peer, &b, rc);
         if (rc != RT_ENOTCONN) return rc;
         /* The attempt to connect has failed already and did not see this link. */
-        return rt_signal_got_exit(r, self, other, atom_slice("noconnection", atom), true);
+        return rt_signal_got_exit(r, peer, self, other, atom_slice("noconnection", atom), true);
     }
     rt_pid to;
     if (rt_route_local(r, other, &to) == RT_OK && rt_registry_lookup(r->registry, to)) {
@@ -354,7 +358,7 @@ int rt_signal_link(rt_route *r, rt_pid self, rt_peer *peer, rt_slice other)
         if (rt_registry_lookup(r->registry, to)) return RT_OK;
         rt_relations_remove_link(r->relations, to, self_bytes);
     }
-    return rt_signal_got_exit(r, self, other, atom_slice("noproc", atom), true);
+    return rt_signal_got_exit(r, NULL, self, other, atom_slice("noproc", atom), true);
 }
 
 int rt_signal_unlink(rt_route *r, rt_pid self, rt_peer *peer, rt_slice other)
@@ -441,7 +445,7 @@ int rt_signal_monitor(rt_route *r, rt_pid self, rt_peer *peer, rt_slice target, 
     uint8_t me[RT_PID_BYTES_MAX], atom[32];
     rt_slice self_bytes = rt_slice_of(me, rt_route_pid(r, self, me));
     if (!rt_registry_lookup(r->registry, self)) return RT_ENOENT;
-    int rc = add_own(r, RT_REL_MONITOR_OUT, self, peer ? peer->number : 0, object, ref, 0);
+    int rc = add_own(r, RT_REL_MONITOR_OUT, self, number_of(peer), object, ref, 0);
     if (rc < 0) return rc;
     if (peer) {
         rt_buf b = RT_BUF_INIT;
@@ -449,7 +453,7 @@ int rt_signal_monitor(rt_route *r, rt_pid self, rt_peer *peer, rt_slice target, 
         if (rc == RT_OK) rc = rt_control_monitor(&b, self_bytes, target, ref);
         rc = put_request(r, peer, &b, rc);
         if (rc != RT_ENOTCONN) return rc;
-        return rt_signal_got_down(r, ref, atom_slice("noconnection", atom)); /* as for links */
+        return rt_signal_got_down(r, peer, ref, atom_slice("noconnection", atom)); /* as for links */
     }
     bool by_name = target.n > 0 && target.p[0] != RT_TAG_NEW_PID;
     rt_pid to = monitored(r, target, by_name);
@@ -462,13 +466,14 @@ int rt_signal_monitor(rt_route *r, rt_pid self, rt_peer *peer, rt_slice target, 
         if (rt_registry_lookup(r->registry, to)) return RT_OK;
         rt_relations_remove_ref(r->relations, RT_REL_MONITOR_IN, ref, NULL);
     }
-    return rt_signal_got_down(r, ref, atom_slice("noproc", atom));
+    return rt_signal_got_down(r, NULL, ref, atom_slice("noproc", atom));
 }
 
 int rt_signal_demonitor(rt_route *r, rt_pid self, rt_slice ref)
 {
     rt_relation *rel;
     uint8_t me[RT_PID_BYTES_MAX];
+    if (rt_relations_find_ref(r->relations, RT_REL_MONITOR_OUT, ref) != self) return RT_ENOENT;
     int rc = rt_relations_remove_ref(r->relations, RT_REL_MONITOR_OUT, ref, &rel);
     if (rc < 0) return rc;
     rc = drop_monitor(r, rel, rt_slice_of(me, rt_route_pid(r, self, me)));
@@ -484,7 +489,7 @@ int rt_signal_exit(rt_route *r, rt_pid self, rt_peer *peer, rt_slice to, rt_slic
         rt_pid other;
         int rc = rt_route_local(r, to, &other);
         if (rc < 0) return rc == RT_EBAD ? rc : RT_OK;
-        return rt_signal_got_exit(r, other, from, reason, false);
+        return rt_signal_got_exit(r, NULL, other, from, reason, false);
     }
     rt_buf b = RT_BUF_INIT;
     int rc = rt_outbound_begin(&b);
@@ -520,7 +525,8 @@ int rt_signal_spawn(rt_route *r, rt_pid self, rt_peer *peer, rt_slice ref, rt_sl
 int rt_signal_got_spawn_reply(rt_route *r, rt_peer *peer, rt_pid to, rt_slice ref, uint64_t flags,
                               rt_slice result)
 {
-    if (rt_relations_remove_ref(r->relations, RT_REL_MONITOR_OUT, ref, NULL) < 0) return RT_OK;
+    if (rt_relations_end_ref(r->relations, peer->number, RT_REL_MONITOR_OUT, ref, NULL) < 0)
+        return RT_OK;
     bool ok = result.n > 0 && result.p[0] == RT_TAG_NEW_PID;
     if (ok && flags & 2) {
         int rc = add(r, RT_REL_MONITOR_OUT, to, peer->number, result, ref, 0);

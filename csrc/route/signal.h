@@ -17,7 +17,7 @@ int rt_signal_unlink(rt_route *r, rt_pid self, rt_peer *peer, rt_slice other);
  * what DOWN will name: the pid, or a {Name, Node} tuple. */
 int rt_signal_monitor(rt_route *r, rt_pid self, rt_peer *peer, rt_slice target, rt_slice object,
                       rt_slice ref);
-/* RT_ENOENT when there is no such monitor (any more). */
+/* RT_ENOENT when `self` has no such monitor (any more). */
 int rt_signal_demonitor(rt_route *r, rt_pid self, rt_slice ref);
 /* exit(To, Reason) from `self` (0: from the node). */
 int rt_signal_exit(rt_route *r, rt_pid self, rt_peer *peer, rt_slice to, rt_slice reason);
@@ -31,12 +31,14 @@ int rt_signal_spawn(rt_route *r, rt_pid self, rt_peer *peer, rt_slice ref, rt_sl
  * noconnection. */
 void rt_signal_peer_down(rt_route *r, rt_peer *peer);
 
-/* Arrivals, for route/inbound. `from`, `ref`: canonical. */
-int rt_signal_got_exit(rt_route *r, rt_pid to, rt_slice from, rt_slice reason, bool from_link);
+/* Arrivals, for route/inbound. `from`, `ref`: canonical. A peer ends only what it is
+ * the other end of. */
+int rt_signal_got_exit(rt_route *r, rt_peer *peer, rt_pid to, rt_slice from, rt_slice reason,
+                       bool from_link);
 int rt_signal_got_link(rt_route *r, rt_peer *peer, rt_slice from, rt_slice to);
 int rt_signal_got_monitor(rt_route *r, rt_peer *peer, rt_slice from, rt_slice to, bool to_name,
                           rt_slice ref);
-int rt_signal_got_down(rt_route *r, rt_slice ref, rt_slice reason);
+int rt_signal_got_down(rt_route *r, rt_peer *peer, rt_slice ref, rt_slice reason);
 int rt_signal_got_spawn_reply(rt_route *r, rt_peer *peer, rt_pid to, rt_slice ref, uint64_t flags,
                               rt_slice result);
 

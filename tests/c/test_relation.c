@@ -8,7 +8,7 @@ static rt_slice text(const char *s) { return rt_slice_of(s, strlen(s)); }
 static int add(rt_relations *r, enum rt_relation_kind kind, rt_pid local, uint32_t peer,
                const char *remote, const char *ref) {
     rt_relation rel = {.kind = kind, .local = local, .peer = peer, .remote = text(remote),
-                       .ref = text(ref), .flags = 9};
+                       .ref = text(ref), .flags = 8};
     return rt_relations_add(r, &rel);
 }
 
@@ -33,16 +33,14 @@ static void test_links(void) {
 static void test_refs(void) {
     rt_relations *r = rt_relations_new();
     rt_relation *out = NULL;
-    uint32_t flags = 0;
     CHECK_INT(add(r, RT_REL_MONITOR_OUT, 1, 5, "x", "r1"), RT_OK);
     CHECK_INT(add(r, RT_REL_MONITOR_OUT, 2, 6, "x", "r1"), RT_EEXIST);
     CHECK_INT(add(r, RT_REL_MONITOR_IN, 2, 5, "x", "r1"), RT_OK);
     CHECK_INT(add(r, RT_REL_ALIAS, 3, 5, "", "r1"), RT_OK);
-    CHECK_INT(rt_relations_find_ref(r, RT_REL_MONITOR_OUT, text("r1"), &flags), 1);
-    CHECK_INT(flags, 9);
-    CHECK_INT(rt_relations_find_ref(r, RT_REL_MONITOR_IN, text("r1"), NULL), 2);
-    CHECK_INT(rt_relations_find_ref(r, RT_REL_ALIAS, text("r1"), NULL), 3);
-    CHECK_INT(rt_relations_find_ref(r, RT_REL_ALIAS, text("r2"), NULL), 0);
+    CHECK_INT(rt_relations_find_ref(r, RT_REL_MONITOR_OUT, text("r1")), 1);
+    CHECK_INT(rt_relations_find_ref(r, RT_REL_MONITOR_IN, text("r1")), 2);
+    CHECK_INT(rt_relations_find_ref(r, RT_REL_ALIAS, text("r1")), 3);
+    CHECK_INT(rt_relations_find_ref(r, RT_REL_ALIAS, text("r2")), 0);
     CHECK_INT(rt_relations_remove_ref(r, RT_REL_MONITOR_OUT, text("r2"), &out), RT_ENOENT);
     CHECK(out == NULL);
     CHECK_INT(rt_relations_remove_ref(r, RT_REL_MONITOR_OUT, text("r1"), &out), RT_OK);
@@ -50,12 +48,83 @@ static void test_refs(void) {
         CHECK(out->next == NULL);
         CHECK_INT(out->local, 1);
         CHECK_INT(out->peer, 5);
+        CHECK_INT(out->flags, 8);
         CHECK(rt_slice_eq(out->remote, text("x")) && rt_slice_eq(out->ref, text("r1")));
         rt_relation_free_list(out);
     }
     CHECK_INT(rt_relations_remove_ref(r, RT_REL_ALIAS, text("r1"), NULL), RT_OK);
     CHECK_INT(rt_relations_count(r), 1);
     rt_relations_free(r);
+}
+
+static void test_only_its_peer_ends_it(void) {
+    rt_relations *r = rt_relations_new();
+    rt_relation *out = NULL;
+    add(r, RT_REL_LINK, 1, 5, "x", "");
+    add(r, RT_REL_MONITOR_OUT, 1, 5, "x", "a");
+    add(r, RT_REL_MONITOR_IN, 1, 0, "x", "b");
+    CHECK_INT(rt_relations_end_link(r, 6, 1, text("x")), RT_ENOENT);
+    CHECK_INT(rt_relations_end_link(r, 0, 1, text("x")), RT_ENOENT);
+    CHECK_INT(rt_relations_end_ref(r, 6, RT_REL_MONITOR_OUT, text("a"), &out), RT_ENOENT);
+    CHECK_INT(rt_relations_end_ref(r, 5, RT_REL_MONITOR_IN, text("b"), &out), RT_ENOENT);
+    CHECK(out == NULL);
+    CHECK_INT(rt_relations_count(r), 3);
+    CHECK_INT(rt_relations_end_link(r, 5, 1, text("x")), RT_OK);
+    CHECK_INT(rt_relations_end_ref(r, 5, RT_REL_MONITOR_OUT, text("a"), NULL), RT_OK);
+    CHECK_INT(rt_relations_end_ref(r, 0, RT_REL_MONITOR_IN, text("b"), NULL), RT_OK);
+    CHECK_INT(rt_relations_count(r), 0);
+    rt_relations_free(r);
+}
+
+static int add_alias(rt_relations *r, rt_pid local, const char *ref, uint32_t flags) {
+    rt_relation rel = {.kind = RT_REL_ALIAS, .local = local, .ref = text(ref), .flags = flags};
+    return rt_relations_add(r, &rel);
+}
+
+static void test_reach(void) {
+    rt_relations *r = rt_relations_new();
+    add_alias(r, 1, "a", 0);
+    add_alias(r, 2, "b", RT_ALIAS_ONCE);
+    CHECK_INT(rt_relations_reach(r, text("c")), 0);
+    CHECK_INT(rt_relations_reach(r, text("a")), 1);
+    CHECK_INT(rt_relations_reach(r, text("a")), 1);
+    CHECK_INT(rt_relations_reach(r, text("b")), 2);
+    CHECK_INT(rt_relations_reach(r, text("b")), 0);
+    CHECK_INT(rt_relations_count(r), 1);
+    rt_relations_free(r);
+}
+
+typedef struct once {
+    rt_relations *r;
+    _Atomic unsigned reached[1000];
+} once;
+
+static void once_run(void *arg, unsigned number, stress_random *random) {
+    once *o = arg;
+    (void)number, (void)random;
+    for (unsigned i = 0; i < 1000; i++) {
+        char ref[20];
+        snprintf(ref, sizeof ref, "%u", i);
+        if (rt_relations_reach(o->r, text(ref)))
+            atomic_fetch_add_explicit(&o->reached[i], 1, memory_order_relaxed);
+    }
+}
+
+/* Of several who reach for such an alias together exactly one gets it. */
+static void test_reach_together(void) {
+    static void (*const run[])(void *, unsigned, stress_random *) = {once_run};
+    static const unsigned count[] = {4};
+    once o = {.r = rt_relations_new()};
+    char ref[20];
+    for (unsigned i = 0; i < 1000; i++) {
+        snprintf(ref, sizeof ref, "%u", i);
+        add_alias(o.r, 1, ref, RT_ALIAS_ONCE);
+    }
+    stress_run(&o, 1, run, count);
+    for (unsigned i = 0; i < 1000; i++)
+        if (!CHECK_INT(atomic_load_explicit(&o.reached[i], memory_order_relaxed), 1)) break;
+    CHECK_INT(rt_relations_count(o.r), 0);
+    rt_relations_free(o.r);
 }
 
 /* The refs or remotes of a list in order, as one string. */
@@ -126,7 +195,7 @@ static void test_limits(void) {
     CHECK_INT(rt_relations_add(r, &rel), RT_ELIMIT);
     rel.ref.n--;
     CHECK_INT(rt_relations_add(r, &rel), RT_OK);
-    CHECK_INT(rt_relations_find_ref(r, RT_REL_ALIAS, rel.ref, NULL), 1);
+    CHECK_INT(rt_relations_find_ref(r, RT_REL_ALIAS, rel.ref), 1);
     free(big);
     rt_relations_free(r);
 }
@@ -271,5 +340,6 @@ static void test_race(void) {
     alarm(0);
 }
 
-TESTS(test_links, test_refs, test_take, test_memory, test_limits, test_no_memory, test_model,
+TESTS(test_links, test_refs, test_only_its_peer_ends_it, test_reach, test_reach_together, test_take,
+      test_memory, test_limits, test_no_memory, test_model,
       test_race)
