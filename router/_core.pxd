@@ -89,6 +89,7 @@ cdef extern from "router.h" nogil:
     ctypedef struct rt_message:
         rt_pid target
         uint32_t n
+        uint32_t signal
     uint8_t *rt_message_data(rt_message *m)
     void rt_message_free(rt_message *m)
 

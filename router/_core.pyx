@@ -13,7 +13,8 @@ import weakref
 
 cimport cython
 from cpython.exc cimport (
-    PyErr_CheckSignals, PyErr_Fetch, PyErr_NormalizeException, PyErr_Restore, PyErr_WarnEx)
+    PyErr_CheckSignals, PyErr_Clear, PyErr_Fetch, PyErr_NormalizeException, PyErr_Restore,
+    PyErr_WarnEx)
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -866,23 +867,34 @@ cdef class MailboxCore:
         cdef size_t used
         cdef PyObject *term = rt_py_decode_or_null(self.codec, rt_message_data(m), m.n, &used)
         if term == NULL:
-            self.refuse(m)
+            self.refuse(m)  # raises, unless it is a signal: that is told all the same
+            try:
+                return rt_py_decode(None, rt_message_data(m), m.n, &used)
+            finally:
+                rt_message_free(m)
         rt_message_free(m)
         found = <object>term
         Py_DECREF(found)  # the cast took a reference of its own
         return found
 
     cdef int refuse(self, rt_message *m) except -1:
-        """Raises what the decoder has set, with the bytes it refused; frees them."""
+        """Raises what the decoder has set, with the bytes it refused, and frees them.
+
+        Of a signal's refusal nothing is raised, and the message is kept.
+        """
         cdef PyObject *kind
         cdef PyObject *value
         cdef PyObject *trace
         PyErr_Fetch(&kind, &value, &trace)
         PyErr_NormalizeException(&kind, &value, &trace)
-        if isinstance(<object>value, errors.DecodeError):
+        cdef bint refused = isinstance(<object>value, errors.DecodeError)
+        if refused and not m.signal:
             (<object>value).data = (<bytes>(<char *>rt_message_data(m))[:m.n])
-        rt_message_free(m)
         PyErr_Restore(kind, value, trace)
+        if refused and m.signal:
+            PyErr_Clear()
+            return 0
+        rt_message_free(m)
         return -1
 
     cdef int claim(self) except -1:

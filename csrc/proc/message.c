@@ -42,7 +42,7 @@ rt_message *rt_chain_add(rt_chain *chain, rt_pid target, uint32_t n) {
     m->block = b;
     m->target = target;
     m->n = n;
-    m->pad = 0;
+    m->signal = 0;
     if (!chain->first) chain->first = m;
     chain->last = m;
     chain->count++;

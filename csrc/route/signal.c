@@ -63,6 +63,7 @@ int rt_route_post_signal(rt_route *r, rt_pid to, rt_slice term)
     rt_chain chain;
     rt_room extra = {r->limits.signals_max, r->limits.spill_bytes_max};
     int rc = chain_of(&chain, to, term);
+    if (rc == RT_OK) chain.first->signal = 1;
     if (rc == RT_OK) rc = rt_registry_signal(r->registry, to, &chain, &extra);
     if (rc < 0) rt_chain_free(&chain);
     return rc;
