@@ -1051,8 +1051,6 @@ cdef class MailboxCore:
             else:
                 rt_py_encode(self.codec, reason, &b)
             rt_signal_terminate(self.node.route, self.local, rt_slice_of(b.p, b.n))
-            if self.pausing:
-                rt_node_consumed(self.node.ptr, self.ptr)
         finally:
             rt_buf_fini(&b)
         return 0

@@ -67,8 +67,8 @@ void rt_holds_add(rt_node *n, rt_peer *p, rt_pid pid, uint64_t bytes)
     }
     h->bytes += bytes;
     atomic_fetch_or_explicit(&box->flags, RT_PROCESS_HELD, memory_order_relaxed); /* fenced below */
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with rt_node_consumed */
-    if (!rt_node_box_over(box)) rt_holds_end(n, pid);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with rt_node_consumed and `ended` */
+    if (!rt_node_box_over(box) || !rt_registry_lookup(n->route.registry, pid)) rt_holds_end(n, pid);
     else adjust(n, p);
 }
 

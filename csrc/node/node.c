@@ -344,6 +344,15 @@ bool rt_node_box_full(const rt_process *p)
     return policy == RT_OVERFLOW_PAUSE && over_limit(p, 1);
 }
 
+/* Who was held back for a box is not held back for a dead one. */
+static void ended(rt_route *r, const rt_process *p, rt_pid pid)
+{
+    /* Either this sees the flag, or rt_holds_add sees the box closed. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&p->flags, memory_order_relaxed) & RT_PROCESS_HELD) /* fenced */
+        ask(node_of_route(r), NULL, RT_ASK_RESUME, pid, NULL, 0);
+}
+
 void rt_node_consumed(rt_node *n, rt_process *p)
 {
     /* Either this sees the flag, or rt_holds_add, which sets it and fences before
@@ -351,7 +360,7 @@ void rt_node_consumed(rt_node *n, rt_process *p)
     atomic_thread_fence(memory_order_seq_cst);
     uint32_t flags = atomic_load_explicit(&p->flags, memory_order_relaxed); /* fenced */
     if (!(flags & RT_PROCESS_HELD)) return;
-    if (rt_node_box_over(p) && !rt_mailbox_closed(&p->mailbox)) return;
+    if (rt_node_box_over(p)) return;
     flags = atomic_fetch_and_explicit(&p->flags, ~RT_PROCESS_HELD, memory_order_relaxed);
     if (flags & RT_PROCESS_HELD) /* one of several asks */
         ask(n, NULL, RT_ASK_RESUME, p->self, NULL, 0);
@@ -417,6 +426,7 @@ int rt_node_new(const rt_node_config *config, rt_node **out)
     r->relay = config->relay;
     r->kick = kick;
     r->overflow = overflow;
+    r->ended = ended;
     rt_inbound_init(&n->inbound, r);
     rc = new_creation(&r->creation);
     if (rc == RT_OK) rc = rt_buf_put(&n->name, config->name.p, config->name.n);

@@ -32,6 +32,8 @@ struct rt_route {
      * the peer is NULL: then a signal found the box full, and closing waits until
      * nothing of route/ is under way. */
     void (*overflow)(rt_route *r, rt_peer *p, rt_pid pid, bool close, uint64_t bytes);
+    /* That process has ended; `p` was its slot and may be another's. Any thread. */
+    void (*ended)(rt_route *r, const rt_process *p, rt_pid pid);
 };
 
 /* The canonical bytes of a local pid: at most RT_PID_BYTES_MAX. */

@@ -261,8 +261,10 @@ static int drop_monitor(rt_route *r, const rt_relation *rel, rt_slice self)
 
 static int terminate_one(rt_route *r, rt_pid self, rt_slice reason, death **deaths)
 {
+    rt_process *p = rt_registry_lookup(r->registry, self);
     int rc = rt_process_exit(r->registry, self, reason);
     if (rc < 0) return rc;
+    r->ended(r, p, self);
     uint8_t me[RT_PID_BYTES_MAX];
     rt_slice self_bytes = rt_slice_of(me, rt_route_pid(r, self, me));
     rt_relation *list = rt_relations_take_process(r->relations, self);

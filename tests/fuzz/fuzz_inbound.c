@@ -36,6 +36,8 @@ static void kick(rt_route *r, rt_peer *p) {
     HOLDS(r && p);
 }
 
+static void ended(rt_route *r, const rt_process *p, rt_pid pid) { (void)r, (void)p, (void)pid; }
+
 static void overflow(rt_route *r, rt_peer *p, rt_pid pid, bool close, uint64_t bytes) {
     (void)bytes;
     if (!close) return;
@@ -116,6 +118,7 @@ static void open_node(node *n, uint64_t flags) {
     r->relay = true;
     r->kick = kick;
     r->overflow = overflow;
+    r->ended = ended;
     rt_inbound_init(&n->inbound, r);
     for (int i = 1; i <= PROCESSES; i++) {
         HOLDS(rt_process_new(r->registry, &n->at[i]) == RT_OK);

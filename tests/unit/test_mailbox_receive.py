@@ -301,6 +301,26 @@ async def test_a_box_paused_for_too_long_is_closed(
         assert read + int(b.stats()["dropped_in"][0]) == 5000
 
 
+@pytest.mark.parametrize("how", ["killed", "closed"])
+async def test_a_box_that_ends_holds_nobody_back(pair: Pair, how: str) -> None:
+    """Killed from elsewhere, it held its peers back until pause_ms_max had passed."""
+    limits = {"spill_bytes_max": 10_000, "pause_ms_max": 60_000}
+    async with pair(limits=limits) as (a, b):
+        box = b.mailbox("in", limit=10, overflow="pause")
+        for i in range(5000):
+            a.send(("in", b.name), (i, bytes(100)))
+        await a.drain()
+        while box.waiting_bytes <= 10_000:  # from then on the peer is held back
+            await asyncio.sleep(0)
+        behind = b.mailbox("behind")
+        a.send(("behind", b.name), 1)
+        if how == "killed":
+            b.mailbox().exit(box.pid, "kill")
+        else:
+            box.close()
+        assert await behind.receive(10) == 1
+
+
 async def test_a_local_sender_to_a_full_pausing_box_is_told(node: Node) -> None:
     box = node.mailbox("full", limit=2, overflow="pause")
     node.send("full", 1)
