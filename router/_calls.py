@@ -56,6 +56,8 @@ class GenCall(Call):
     def __init__(self, box: Mailbox, dest: Any, request: Any) -> None:
         super().__init__(box, dest)
         node = box.node
+        if isinstance(dest, Reference):
+            raise TypeError("an alias cannot be called: it cannot be watched; call the Pid")
         self.ref = box._monitor_alias(dest)
         try:
             tag = ImproperList([ALIAS], self.ref)

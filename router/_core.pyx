@@ -359,6 +359,10 @@ cdef class NodeCore:
         if self.ptr != NULL:
             rt_events_ignore(rt_node_events(self.ptr), notifier.ptr)
 
+    def _events_dropped(self):
+        """How many events found no room since this was asked last."""
+        return rt_events_dropped(rt_node_events(self.ptr)) if self.ptr != NULL else 0
+
     def _take_events(self):
         """What happened since: (kind, peer name, code, errno, lost, text)."""
         cdef rt_event *e

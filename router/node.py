@@ -419,6 +419,21 @@ class Node(NodeCore):
             if kind in (_core.EVENT_DRAINED, _core.EVENT_DOWN, _core.EVENT_FAILED):
                 waiting, self._draining = self._draining, []
                 self._settle(waiting, None)
+        dropped = self._events_dropped()
+        if dropped:
+            self._catch_up(dropped)
+
+    def _catch_up(self, dropped: int) -> None:
+        """More happened than could be kept for us: whoever waits for that looks for himself."""
+        log.warning("%s: %d events came too fast to be reported", self._full_name, dropped)
+        for name in [name for name in self._connecting if name]:
+            state = self._peer(name).state
+            if state != 1:
+                error = None if state else NodeDown(f"cannot connect to {name}: see the peer's log")
+                self._settle(self._connecting.pop(name), error)
+        self._leaving = {name for name in self._leaving if self._peer(name).state}
+        waiting, self._draining = self._draining, []
+        self._settle(waiting, None)
 
     def _unregistered(self, code: int, text: str) -> None:
         if code != _core.CODE_EEXIST:
@@ -733,8 +748,9 @@ class Node(NodeCore):
     async def call(self, dest: Any, request: Any, timeout: float = 5.0) -> Any:
         """Calls a gen_server and gives its reply.
 
-        dest as in `send`. timeout: seconds. Raises CallTimeout, NoProcess,
-        NodeDown, and RemoteError when the server ended before it answered.
+        dest: a Pid, a local name or `(name, node)`. timeout: seconds. Raises
+        CallTimeout, NoProcess, NodeDown, and RemoteError when the server ended before
+        it answered.
         """
         return await self._caller().call(dest, request, timeout)
 

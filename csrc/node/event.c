@@ -67,6 +67,15 @@ rt_event *rt_events_take(rt_events *q)
     return e;
 }
 
+uint64_t rt_events_dropped(rt_events *q)
+{
+    pthread_mutex_lock(&q->lock);
+    uint64_t n = q->dropped;
+    q->dropped = 0;
+    pthread_mutex_unlock(&q->lock);
+    return n;
+}
+
 int rt_events_listen(rt_events *q, rt_notifier *n)
 {
     int rc = RT_OK;

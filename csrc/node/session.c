@@ -250,6 +250,7 @@ static int session_up(rt_session *l)
     rt_peer *p = l->peer;
     rc = rt_peer_up(p, rt_handshake_common(l->hs), l->hs->peer_creation, &n->route.limits);
     if (rc < 0) return rc;
+    rt_signal_peer_up(&n->route, p);
     rc = rt_conn_use_queue(&l->conn, &p->out);
     if (rc < 0) return rc;
     rt_conn_packets(&l->conn);

@@ -332,16 +332,19 @@ rt_pid rt_relations_reach(rt_relations *r, rt_slice ref) {
     return local;
 }
 
-static rt_relation *take_all(rt_relations *r, enum side side, uint64_t key) {
+/* flags: one of these must be set; 0: all are taken. */
+static rt_relation *take_all(rt_relations *r, enum side side, uint64_t key, uint32_t flags) {
     rt_relation *first = NULL, **end = &first;
     anchor *a;
     pthread_mutex_lock(&r->lock);
     a = anchor_find(r, side, key);
     for (entry *e = a ? a->first : NULL; e;) {
         entry *next = e->next[side];
-        detach(r, e);                /* the last one frees the anchor */
-        *end = &e->rel;
-        end = &e->rel.next;
+        if (!flags || e->rel.flags & flags) {
+            detach(r, e);            /* the last one frees the anchor */
+            *end = &e->rel;
+            end = &e->rel.next;
+        }
         e = next;
     }
     pthread_mutex_unlock(&r->lock);
@@ -349,11 +352,16 @@ static rt_relation *take_all(rt_relations *r, enum side side, uint64_t key) {
 }
 
 rt_relation *rt_relations_take_process(rt_relations *r, rt_pid local) {
-    return take_all(r, SIDE_PROCESS, local);
+    return take_all(r, SIDE_PROCESS, local, 0);
 }
 
 rt_relation *rt_relations_take_peer(rt_relations *r, uint32_t peer) {
-    return take_all(r, SIDE_PEER, peer);
+    return take_all(r, SIDE_PEER, peer, 0);
+}
+
+rt_relation *rt_relations_take_flagged(rt_relations *r, uint32_t peer, uint32_t flags) {
+    RT_ASSERT(flags);
+    return take_all(r, SIDE_PEER, peer, flags);
 }
 
 void rt_relation_free_list(rt_relation *list) {

@@ -57,6 +57,8 @@ rt_pid rt_relations_reach(rt_relations *r, rt_slice ref);
  * they were added. */
 rt_relation *rt_relations_take_process(rt_relations *r, rt_pid local);
 rt_relation *rt_relations_take_peer(rt_relations *r, uint32_t peer);
+/* Of those only the ones with one of `flags`. */
+rt_relation *rt_relations_take_flagged(rt_relations *r, uint32_t peer, uint32_t flags);
 void rt_relation_free_list(rt_relation *list);
 uint32_t rt_relations_count(const rt_relations *r);
 

@@ -249,6 +249,14 @@ int rt_peer_up(rt_peer *p, uint64_t flags, uint32_t creation, const rt_limits *l
     return rc;
 }
 
+bool rt_peer_lacks(rt_peer *p, uint64_t flags)
+{
+    pthread_mutex_lock(&p->out.lock);
+    bool lacks = rt_peer_state_of(p) == RT_PEER_UP && (p->flags & flags) != flags;
+    pthread_mutex_unlock(&p->out.lock);
+    return lacks;
+}
+
 uint64_t rt_peer_down(rt_peer *p)
 {
     pthread_mutex_lock(&p->out.lock);

@@ -62,6 +62,8 @@ rt_peer *rt_peers_at(rt_peers *t, uint32_t number);          /* 1..count */
 /* The connection stands: takes over what was negotiated and rewrites what
  * waited for it. Driver only. */
 int rt_peer_up(rt_peer *p, uint64_t flags, uint32_t creation, const rt_limits *limits);
+/* Up, and without one of these flags. */
+bool rt_peer_lacks(rt_peer *p, uint64_t flags);
 /* It is gone, or never came: what is queued is counted as dropped. Returns how
  * many messages that were. Driver only; nobody holds the transmit token. */
 uint64_t rt_peer_down(rt_peer *p);

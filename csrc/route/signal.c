@@ -2,6 +2,7 @@
 
 #include "base/alloc.h"
 #include "base/cursor.h"
+#include "dist/flags.h"
 #include "route/outbound.h"
 #include "term/ident.h"
 #include "term/scan.h"
@@ -501,6 +502,16 @@ int rt_signal_exit(rt_route *r, rt_pid self, rt_peer *peer, rt_slice to, rt_slic
     return rt_route_put_signal(r, peer, &b, rc);
 }
 
+void rt_signal_peer_up(rt_route *r, rt_peer *peer)
+{
+    uint8_t atom[32];
+    if (!rt_peer_lacks(peer, RT_F_SPAWN)) return;
+    rt_relation *list = rt_relations_take_flagged(r->relations, peer->number, REL_SPAWN);
+    for (rt_relation *rel = list; rel; rel = rel->next)
+        post_spawn_reply(r, rel->local, rel->ref, "error", atom_slice("notsup", atom));
+    rt_relation_free_list(list);
+}
+
 int rt_signal_spawn(rt_route *r, rt_pid self, rt_peer *peer, rt_slice ref, rt_slice module,
                     rt_slice function, uint32_t arity, rt_slice args, rt_slice options)
 {
@@ -516,6 +527,7 @@ int rt_signal_spawn(rt_route *r, rt_pid self, rt_peer *peer, rt_slice ref, rt_sl
                                       options);
     if (rc == RT_OK) rc = rt_buf_put(&b, args.p, args.n);
     rc = put_request(r, peer, &b, rc);
+    if (rc == RT_OK) rt_signal_peer_up(r, peer); /* it may be one that knows no such request */
     if (rc == RT_OK) return rc;
     int removed = rt_relations_remove_ref(r->relations, RT_REL_MONITOR_OUT, ref, NULL);
     if (rc != RT_ENOTCONN) return rc;

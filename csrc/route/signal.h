@@ -27,6 +27,9 @@ int rt_signal_terminate(rt_route *r, rt_pid self, rt_slice reason);
  * `self` as {spawn_reply, Ref, ok | error, Pid | Reason}. */
 int rt_signal_spawn(rt_route *r, rt_pid self, rt_peer *peer, rt_slice ref, rt_slice module,
                     rt_slice function, uint32_t arity, rt_slice args, rt_slice options);
+/* A connection stands: answers the spawn requests that this peer has no word for with
+ * notsup, as real nodes do. */
+void rt_signal_peer_up(rt_route *r, rt_peer *peer);
 /* All relations with a peer whose connection ended: DOWN and EXIT with
  * noconnection. */
 void rt_signal_peer_down(rt_route *r, rt_peer *peer);

@@ -345,6 +345,28 @@ def test_a_megabyte_in_one_frame(host: Host) -> None:
     assert host.box.get(5) == bytes(1 << 20)
 
 
+def test_a_process_is_asked_for(host: Host, old: Link) -> None:
+    """It has no word for that, and the asker is told, not left to wait."""
+    box = host.node.mailbox()
+    ref = box._spawn_request(old.peer.name, "m", "f", [], [])
+    assert box.get(5) == ("spawn_reply", ref, "error", "notsup")
+    assert host.node._relation_count() == 0
+    nothing_more(host, old)
+
+
+def test_a_process_was_asked_for_before_the_peer_was_up(host: Host) -> None:
+    with Peer("old@127.0.0.1", flags=MANDATORY).listen() as listener:
+        attempt, link = host.dials(listener)
+        box = host.node.mailbox()
+        ref = box._spawn_request(listener.peer.name, "m", "f", [], [])
+        watch = box.monitor(listener.peer.pid())
+        link.admit()
+        assert host.outcome(attempt) is None
+        assert box.get(5) == ("spawn_reply", ref, "error", "notsup")
+        assert link.hear()[0][0] == MONITOR
+        assert box.demonitor(watch)
+
+
 def test_what_waited_is_said_in_the_peers_words(host: Host) -> None:
     """Messages from before the connection are rewritten when it stands."""
     peer = Peer("old@127.0.0.1", flags=MANDATORY)

@@ -224,6 +224,15 @@ async def test_calls(pair: Pair, loop_kind: str) -> None:
         assert a._relation_count() <= 1
 
 
+async def test_an_alias_is_not_called(pair: Pair) -> None:
+    async with pair() as (a, b):
+        alias = b.mailbox().alias()
+        with pytest.raises(TypeError, match="an alias cannot be called"):
+            await a.call(alias, 1)
+        with pytest.raises(TypeError, match="an alias cannot be called"):
+            a.call_sync(alias, 1)
+
+
 async def test_late_answers_are_dropped(pair: Pair) -> None:
     async with pair() as (a, b):
         server = b.mailbox("slow")
