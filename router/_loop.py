@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from router.mailbox import Mailbox
     from router.node import Node
 
-__all__ = ["LoopBinding"]
+__all__ = ["LoopBinding", "running_loop"]
 
 
 class LoopBinding:
@@ -94,7 +94,7 @@ class LoopBinding:
                 node._set_loop(None)
         if self.loop.is_closed():
             self._close()
-        elif _running_loop() is self.loop or not self.loop.is_running():
+        elif running_loop() is self.loop or not self.loop.is_running():
             self._remove()
         else:
             try:
@@ -120,8 +120,5 @@ class LoopBinding:
         self._close()
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    return asyncio._get_running_loop()

@@ -15,9 +15,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from router._arguments import default_epmd_port
 from router.cli.common import AsJson, EpmdPort, fail, out, shown, working
 from router.errors import RouterError
-from router.node import Node, default_epmd_port
+from router.node import Node
 
 __all__ = ["NotAMapper", "ask_names", "epmd", "names"]
 

@@ -74,9 +74,9 @@ def test_more_threads_than_a_few_wait_for_a_connection(
 def test_a_waiting_thread_is_woken_by_whoever_took_the_news(bare: dict[str, Any]) -> None:
     with Node(new_name("a"), **bare) as a:
         waiter = a._connecting.setdefault("x@y", [])
-        from router.node import _Waiter
+        from router._reports import Waiter
 
-        mine = _Waiter(None)
+        mine = Waiter(None)
         waiter.append(mine)
         # The event is gone: only the one who settles the waiter can wake its thread.
         settle = threading.Timer(0.05, lambda: a._settle(a._connecting.pop("x@y"), None))

@@ -1,0 +1,223 @@
+"""Connections of a node, as its program asks for them, and how full they are."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from router import _core
+from router._arguments import cookie_bytes, is_port, is_text
+from router._loop import LoopBinding, running_loop
+from router._reports import ReportingNode, Waiter
+from router.errors import NodeDown, RouterError
+
+__all__ = ["ConnectingNode", "Resolver"]
+
+Resolver = Callable[[str], "tuple[str, int] | Awaitable[tuple[str, int]]"]
+"""Takes a node name, gives (host, port), now or as an awaitable."""
+
+
+class ConnectingNode(ReportingNode):
+    """The part of a node that connects."""
+
+    _epmd: str
+    _config: dict[str, Any]
+
+    def __init__(self, resolver: Resolver | None) -> None:
+        super().__init__()
+        self._resolver = resolver
+        self._addresses: dict[str, tuple[str | None, int]] = {}
+        self._bindings: dict[asyncio.AbstractEventLoop, LoopBinding] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # resolvers under way
+
+    def _binding(self, loop: asyncio.AbstractEventLoop) -> LoopBinding:
+        raise NotImplementedError
+
+    def nodes(self) -> list[str]:
+        """The names of the nodes that are connected, hidden ones too."""
+        self._handle_events()
+        return self._peers_up()
+
+    async def connect(
+        self,
+        name: str,
+        timeout: float = 7.0,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        cookie: str | bytes | None = None,
+    ) -> None:
+        """Connects to the node `name`, or returns at once when it is connected.
+
+        timeout: seconds. host, port: where it listens, for nodes without a port
+        mapper; kept for later connects. cookie: for this peer alone, kept too.
+
+        Raises NodeDown (unreachable, unknown, no answer in time), HandshakeError
+        (wrong cookie, missing flag), NotAllowed, ValueError (no node name).
+        """
+        peer = self._prepare(name, host, port, cookie)
+        if self._is_up(peer):
+            return
+        loop = asyncio.get_running_loop()
+        self._binding(loop)
+        future: asyncio.Future[None] = loop.create_future()
+        waiter = self._await_connection(peer, future)
+        try:
+            async with asyncio.timeout(timeout):
+                await future
+        except TimeoutError:
+            raise NodeDown(f"{name}: no connection within {timeout} s") from None
+        finally:
+            self._forget_waiter(name, waiter)
+
+    def connect_sync(
+        self,
+        name: str,
+        timeout: float = 7.0,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        cookie: str | bytes | None = None,
+    ) -> None:
+        """`connect` for a thread without an event loop."""
+        peer = self._prepare(name, host, port, cookie)
+        if self._is_up(peer):
+            return
+        waiter = self._await_connection(peer, None)
+        try:
+            if not self._wait_for(waiter, timeout):
+                raise NodeDown(f"{name}: no connection within {timeout} s")
+        finally:
+            self._forget_waiter(name, waiter)
+
+    def _prepare(
+        self, name: str, host: str | None, port: int | None, cookie: str | bytes | None
+    ) -> _core.Peer:
+        peer = self._peer(name)
+        if host is not None and not is_text(host):
+            raise ValueError(f"host is a name or an address, not {host!r}")
+        if port is not None and not is_port(port):
+            raise ValueError(f"port is between 1 and 65535, not {port!r}")
+        if host is not None or port is not None:
+            self._addresses[name] = (host, port or 0)
+        if cookie is not None:
+            self._set_cookie(peer, cookie_bytes(cookie))
+        return peer
+
+    def _await_connection(self, peer: _core.Peer, future: asyncio.Future[None] | None) -> Waiter:
+        waiter = Waiter(future)
+        # Events that are still unread speak of an earlier attempt.
+        self._handle_events()
+        self._connecting.setdefault(peer.name, []).append(waiter)
+        self._reach(peer)
+        if self._is_up(peer):
+            waiter.finish(None)
+        return waiter
+
+    def _is_up(self, peer: _core.Peer) -> bool:
+        return peer.state == 2 and peer.name not in self._leaving
+
+    def _reach(self, peer: _core.Peer) -> None:
+        if self._hold(peer):
+            self._connect_held(peer)
+
+    def _forget_waiter(self, name: str, waiter: Waiter) -> None:
+        waiters = self._connecting.get(name)
+        if waiters and waiter in waiters:
+            waiters.remove(waiter)
+
+    def _connect_held(self, peer: _core.Peer) -> None:
+        address = self._addresses.get(peer.name)
+        try:
+            if address is None and self._resolver is not None:
+                found = self._resolver(peer.name)
+                if inspect.isawaitable(found):
+                    self._resolve_later(peer, found)
+                    return
+                address = found
+            if address is not None:
+                self._dial(peer, *address)
+            elif self._epmd == "none":
+                self._abandon(
+                    peer, "no port mapper (epmd='none'): connect(name, host=, port=) or a resolver"
+                )
+            else:
+                self._dial(peer, None, 0)
+        except BaseException as e:
+            self._abandon(peer, f"the resolver failed: {str(e) or type(e).__name__}")
+            if not isinstance(e, Exception):
+                raise
+
+    def _resolve_later(self, peer: _core.Peer, found: Awaitable[tuple[str, int]]) -> None:
+        async def resolve() -> None:
+            try:
+                self._dial(peer, *(await found))
+            except (Exception, asyncio.CancelledError) as e:
+                self._abandon(peer, f"the resolver failed: {str(e) or type(e).__name__}")
+                if isinstance(e, asyncio.CancelledError):
+                    raise
+
+        def begin(loop: asyncio.AbstractEventLoop) -> None:
+            task = loop.create_task(resolve())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        running = running_loop()
+        if running is not None:
+            begin(running)
+            return
+        for loop in self._bindings:
+            if loop.is_running():
+                loop.call_soon_threadsafe(begin, loop)
+                return
+        if inspect.iscoroutine(found):
+            found.close()
+        raise RouterError("an asynchronous resolver needs a running event loop")
+
+    def disconnect(self, name: str) -> None:
+        """Closes the connection with `name`, or gives up connecting; nothing when there is none.
+
+        Does not wait for it. A connect that follows makes a new connection.
+        """
+        peer = self._peer(name)
+        self._handle_events()
+        if peer.state:
+            self._leaving.add(peer.name)
+        self._disconnect(peer)
+
+    # outgoing buffers ---------------------------------------------------------------
+
+    def _full(self, peer: str | None) -> bool:
+        soft = self._config["limits"]["queue_bytes_soft"]
+        return any(
+            row[6] > soft and row[1] > 0 for row in self._stats() if peer is None or row[0] == peer
+        )
+
+    async def drain(self, peer: str | None = None) -> None:
+        """Waits until the outgoing buffer of `peer`, or of every peer, is below its soft mark.
+
+        A peer that goes down has no buffer. The mark is `Limits.queue_bytes_soft`.
+        """
+        self._flush()
+        loop = asyncio.get_running_loop()
+        self._binding(loop)
+        while self._full(peer):
+            waiter = Waiter(loop.create_future())
+            self._draining.append(waiter)
+            if not self._full(peer):
+                break
+            assert waiter.future is not None
+            await waiter.future
+
+    def drain_sync(self, peer: str | None = None, timeout: float | None = None) -> None:
+        """`drain` for a thread without an event loop. Raises TimeoutError."""
+        self._flush()
+        while self._full(peer):
+            waiter = Waiter(None)
+            self._draining.append(waiter)
+            if not self._full(peer):
+                break
+            if not self._wait_for(waiter, timeout):
+                raise TimeoutError("the outgoing buffer is still above its mark")
