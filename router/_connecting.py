@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,6 +21,25 @@ Resolver = Callable[[str], "tuple[str, int] | Awaitable[tuple[str, int]]"]
 """Takes a node name, gives (host, port), now or as an awaitable."""
 
 
+class _Resolving:
+    """A resolver that has not answered yet, on its loop."""
+
+    __slots__ = ("given_up", "loop", "task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.task: asyncio.Task[None] | None = None
+        self.given_up = False
+
+    def give_up(self) -> None:
+        """Its answer, should it come, is not wanted any more. Any thread."""
+        self.given_up = True
+        if self.task is None:
+            return
+        with contextlib.suppress(RuntimeError):  # that loop is closed
+            self.loop.call_soon_threadsafe(self.task.cancel)
+
+
 class ConnectingNode(ReportingNode):
     """The part of a node that connects."""
 
@@ -30,7 +51,7 @@ class ConnectingNode(ReportingNode):
         self._resolver = resolver
         self._addresses: dict[str, tuple[str | None, int]] = {}
         self._bindings: dict[asyncio.AbstractEventLoop, LoopBinding] = {}
-        self._tasks: set[asyncio.Task[None]] = set()  # resolvers under way
+        self._resolving: dict[str, _Resolving] = {}
 
     def _binding(self, loop: asyncio.AbstractEventLoop) -> LoopBinding:
         raise NotImplementedError
@@ -111,6 +132,7 @@ class ConnectingNode(ReportingNode):
         # Events that are still unread speak of an earlier attempt.
         self._handle_events()
         self._connecting.setdefault(peer.name, []).append(waiter)
+        self._take_over_resolving(peer)
         self._reach(peer)
         if self._is_up(peer):
             waiter.finish(None)
@@ -151,30 +173,61 @@ class ConnectingNode(ReportingNode):
                 raise
 
     def _resolve_later(self, peer: _core.Peer, found: Awaitable[tuple[str, int]]) -> None:
+        loop = running_loop() or next((x for x in self._bindings if x.is_running()), None)
+        if loop is None:
+            if inspect.iscoroutine(found):
+                found.close()
+            raise RouterError("an asynchronous resolver needs a running event loop")
+        self._give_up_resolving(peer.name)
+        resolving = self._resolving[peer.name] = _Resolving(loop)
+        seconds = self._config["limits"]["connect_ms"] / 1000
+
         async def resolve() -> None:
             try:
-                self._dial(peer, *(await found))
-            except (Exception, asyncio.CancelledError) as e:
-                self._abandon(peer, f"the resolver failed: {str(e) or type(e).__name__}")
-                if isinstance(e, asyncio.CancelledError):
+                async with asyncio.timeout(seconds):
+                    address = await found
+            except BaseException as e:
+                self._resolved(peer, resolving, e)
+                if not isinstance(e, Exception):
                     raise
+            else:
+                self._resolved(peer, resolving, address)
 
-        def begin(loop: asyncio.AbstractEventLoop) -> None:
-            task = loop.create_task(resolve())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        def begin() -> None:
+            if not resolving.given_up:
+                resolving.task = loop.create_task(resolve())
+            elif inspect.iscoroutine(found):
+                found.close()
 
-        running = running_loop()
-        if running is not None:
-            begin(running)
+        if loop is running_loop():
+            begin()
+        else:
+            loop.call_soon_threadsafe(begin)
+
+    def _resolved(
+        self, peer: _core.Peer, resolving: _Resolving, found: tuple[str, int] | BaseException
+    ) -> None:
+        if resolving.given_up or not self.running:
             return
-        for loop in self._bindings:
-            if loop.is_running():
-                loop.call_soon_threadsafe(begin, loop)
-                return
-        if inspect.iscoroutine(found):
-            found.close()
-        raise RouterError("an asynchronous resolver needs a running event loop")
+        self._resolving.pop(peer.name, None)
+        try:
+            if isinstance(found, BaseException):
+                raise found
+            self._dial(peer, *found)
+        except BaseException as e:
+            self._abandon(peer, f"the resolver failed: {str(e) or type(e).__name__}")
+
+    def _give_up_resolving(self, name: str) -> None:
+        resolving = self._resolving.pop(name, None)
+        if resolving is not None:
+            resolving.give_up()
+
+    def _take_over_resolving(self, peer: _core.Peer) -> None:
+        """Asks again when the loop on which the resolver waits does not run."""
+        resolving = self._resolving.get(peer.name)
+        if resolving is not None and not resolving.loop.is_running():
+            self._give_up_resolving(peer.name)
+            self._connect_held(peer)
 
     def disconnect(self, name: str) -> None:
         """Closes the connection with `name`, or gives up connecting; nothing when there is none.
@@ -185,6 +238,7 @@ class ConnectingNode(ReportingNode):
         self._handle_events()
         if peer.state:
             self._leaving.add(peer.name)
+        self._give_up_resolving(peer.name)
         self._disconnect(peer)
 
     # outgoing buffers ---------------------------------------------------------------
@@ -214,10 +268,12 @@ class ConnectingNode(ReportingNode):
     def drain_sync(self, peer: str | None = None, timeout: float | None = None) -> None:
         """`drain` for a thread without an event loop. Raises TimeoutError."""
         self._flush()
+        deadline = None if timeout is None else time.monotonic() + timeout
         while self._full(peer):
             waiter = Waiter(None)
             self._draining.append(waiter)
             if not self._full(peer):
                 break
-            if not self._wait_for(waiter, timeout):
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._wait_for(waiter, left):
                 raise TimeoutError("the outgoing buffer is still above its mark")

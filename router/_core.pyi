@@ -246,6 +246,7 @@ EVENT_UNREGISTERED: Final[int]
 EVENT_OVERFLOW: Final[int]
 EVENT_ACCEPT: Final[int]
 CODE_EEXIST: Final[int]
+CODE_ENOK: Final[int]
 
 def default_limits() -> dict[str, int]: ...
 def connect_error(code: int, text: str, name: str) -> RouterError: ...

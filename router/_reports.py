@@ -67,6 +67,9 @@ class ReportingNode(NodeCore):
     def _reach(self, peer: _core.Peer) -> None:
         raise NotImplementedError
 
+    def _give_up_resolving(self, name: str) -> None:
+        raise NotImplementedError
+
     def _handle_events(self) -> None:
         """Acts on what the engine reported; called on a loop's turn or by a waiting thread."""
         for kind, name, code, sys_, lost, text in self._take_events():
@@ -96,7 +99,9 @@ class ReportingNode(NodeCore):
                     _lost(lost),
                 )
             elif kind == _core.EVENT_REFUSED:
-                log.warning(
+                # Both connected at once, and one of the two gave way: that is normal life.
+                log.log(
+                    logging.DEBUG if code == _core.CODE_ENOK else logging.WARNING,
                     "%s: refused a connection from %s: %s",
                     self._full_name,
                     name or "an unknown node",
@@ -121,6 +126,8 @@ class ReportingNode(NodeCore):
                 )
             if kind in (_core.EVENT_DOWN, _core.EVENT_FAILED):
                 self._leaving.discard(name)
+                if not self.running or self._peer(name).state != 1:  # else a later attempt's
+                    self._give_up_resolving(name)
             if kind == _core.EVENT_DOWN and self._connecting.get(name) and self.running:
                 # Who asked after a disconnect wants the connection that comes next.
                 self._reach(self._peer(name))
@@ -128,7 +135,7 @@ class ReportingNode(NodeCore):
                 waiting, self._draining = self._draining, []
                 self._settle(waiting, None)
         dropped = self._events_dropped()
-        if dropped:
+        if dropped and self.running:
             self._catch_up(dropped)
 
     def _catch_up(self, dropped: int) -> None:

@@ -202,8 +202,8 @@ class Node(ConnectingNode):
     def _close_boxes(self) -> None:
         if not self.running:
             return
-        for task in list(self._tasks):
-            task.cancel()
+        for name in list(self._resolving):
+            self._give_up_resolving(name)
         for box in members(self._boxes):
             box._end("shutdown")
         self._flush()
@@ -303,6 +303,8 @@ class Node(ConnectingNode):
             self._bindings.pop(other.loop, None)
         if binding is None or binding.stale:
             binding = self._bindings[loop] = LoopBinding(self, loop)
+            for name in [n for n, r in list(self._resolving.items()) if r.loop.is_closed()]:
+                self._take_over_resolving(self._peer(name))
         if undriven:
             binding.drive()
             self._driver = binding

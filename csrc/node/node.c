@@ -144,6 +144,8 @@ static void abandon(rt_node *n, rt_peer *p, const char *text)
 static void carry_out(rt_node *n, rt_request *q)
 {
     rt_session *s = q->peer ? q->peer->session : NULL;
+    /* Whoever made it connecting may have been given up on meanwhile. */
+    bool held = q->peer && !s && rt_peer_state_of(q->peer) == RT_PEER_CONNECTING;
     switch (q->what) {
     case RT_ASK_RESUME:
         rt_holds_end(n, q->pid);
@@ -153,12 +155,13 @@ static void carry_out(rt_node *n, rt_request *q)
         return;
     case RT_ASK_DISCONNECT:
         if (s) rt_session_close(s, RT_ECLOSED);
+        else if (held) abandon(n, q->peer, "disconnected before there was an address");
         return;
     case RT_ASK_ABANDON:
-        if (!s) abandon(n, q->peer, q->text);
+        if (held) abandon(n, q->peer, q->text);
         return;
     case RT_ASK_DIAL:
-        if (!s && rt_session_connect(n, q->peer, q->text, q->port) < 0)
+        if (held && rt_session_connect(n, q->peer, q->text, q->port) < 0)
             abandon(n, q->peer, rt_err_text(RT_ENOMEM));
         return;
     }

@@ -89,8 +89,11 @@ static void session_end(rt_session *l, int rc, int sys, const char *text)
         rt_events_put(&n->events, RT_EVENT_FAILED, p->name, rc, sys, lost, text);
     }
     /* Also when somebody here waits for the peer: it was the peer who came. */
-    if (l->state != RT_SESSION_UP && !l->initiator)
+    if (l->state != RT_SESSION_UP && !l->initiator) {
+        if (!p) p = rt_peers_find(n->route.peers, name_of(l));
+        if (rc == RT_ECLOSED && p && p->session) rc = RT_ENOK; /* it prefers our connection */
         rt_events_put(&n->events, RT_EVENT_REFUSED, name_of(l), rc, sys, 0, text);
+    }
     session_free(l);
 }
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from router import BufferFull, Limits, Node
+from router import BufferFull, Limits, Node, NodeDown
 from router.mailbox import Mailbox
 
 from .conftest import new_name
+
+NOBODY = "nobody@127.0.0.1"
 
 # Reports (first, last, count, in order?) of what came before each "report".
 PEER = """
@@ -79,7 +83,7 @@ async def begin(
 
 
 def row(node: Node) -> Any:
-    (only,) = node.stats()
+    (only,) = [r for r in node.stats() if r["peer"] != NOBODY]
     return only
 
 
@@ -124,6 +128,27 @@ async def test_what_was_accepted_arrives_when_the_peer_goes_on(
         assert int(row(node)["dropped_out"]) == 0
 
 
+def others_fail_all_the_time(node: Node, drain: Callable[[], None]) -> None:
+    """The time to drain is one for all, however often something else happens meanwhile."""
+    over = threading.Event()
+
+    def fail() -> None:
+        while not over.is_set():
+            with contextlib.suppress(NodeDown):
+                node.connect_sync(NOBODY, 5, host="127.0.0.1", port=1)
+
+    failing = threading.Thread(target=fail)
+    failing.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(TimeoutError):
+            drain()
+        assert time.monotonic() - began < 5
+    finally:
+        over.set()
+        failing.join()
+
+
 def test_drain_in_a_thread(options: dict[str, Any], peers: list[Peer]) -> None:
     limits = Limits(queue_bytes_soft=200_000)
     with Node(new_name(), limits=limits, **options) as node:
@@ -134,6 +159,7 @@ def test_drain_in_a_thread(options: dict[str, Any], peers: list[Peer]) -> None:
             node.send(("sink", peer.name), (i, bytes(1000)))
         with pytest.raises(TimeoutError):
             node.drain_sync(timeout=0.05)
+        others_fail_all_the_time(node, lambda: node.drain_sync(timeout=0.3))
         peer.resume()
         node.drain_sync(timeout=20)
         assert int(row(node)["queued_bytes"]) <= 200_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 import time
@@ -128,7 +129,9 @@ class Gate:
 
 
 @pytest.mark.parametrize("first", ["lower", "higher"])
-async def test_connects_that_cross_late_settle_on_one(bare: dict[str, Any], first: str) -> None:
+async def test_connects_that_cross_late_settle_on_one(
+    bare: dict[str, Any], first: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """The lower node's attempt is let in before the higher one makes its own; then both
     handshakes reach their last step together. Each node took the connection that the other
     one dropped, and what waited was lost with both."""
@@ -165,6 +168,8 @@ async def test_connects_that_cross_late_settle_on_one(bare: dict[str, Any], firs
         assert not any(box.waiting for box in news)
         await of_low.close()
         await of_high.close()
+    # Normal life: it was warned of.
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
 def test_threads_that_stop_a_node_together(bare: dict[str, Any]) -> None:
