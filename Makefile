@@ -12,18 +12,17 @@ FUZZ_SECONDS ?= 60
 BIN     := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
-# A folder's time changes when a file comes or goes.
-SOURCES := setup.py $(shell find csrc -type d -o -name '*.[ch]') $(wildcard router/*.pyx router/*.pxd)
 
 INSTALLED := $(VENV)/.installed-$(VERSION)
-BUILT     := $(VENV)/.built-$(VERSION)
 
 .PHONY: build run test test-long lint bench interop-all sanitize sanitize-thread fuzz clean
 .SUFFIXES:
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-build: $(BUILT)
+build: $(INSTALLED)
+	@echo "[3/3] compiling what changed"
+	@$(BIN)/python setup.py -q build_ext --inplace
 
 $(INSTALLED): pyproject.toml
 	@tools/check-system $(PYTHON)
@@ -32,11 +31,6 @@ $(INSTALLED): pyproject.toml
 	@echo "[2/3] installing router and its development tools (about a minute)"
 	@$(PIP) install -q -U pip 'setuptools>=77' 'Cython>=3.0.11'
 	@$(PIP) install -q --no-build-isolation -e '.[cli,dev]'
-	@touch $@
-
-$(BUILT): $(INSTALLED) $(SOURCES)
-	@echo "[3/3] compiling what changed"
-	@$(BIN)/python setup.py -q build_ext --inplace
 	@touch $@
 
 run: build

@@ -8,6 +8,7 @@ Switches for work on router itself, read from the environment:
     ROUTER_WERROR=1         a warning in csrc is an error
 """
 
+import hashlib
 import os
 import platform
 import sys
@@ -71,6 +72,7 @@ VARIANT = "-".join(
 )
 
 C_FILES = sorted(glob("csrc/**/*.c", root_dir=ROOT, recursive=True))
+CYTHON_FILES = ["router/_core.pyx", "router/_core.pxd"]
 HEADERS = ["setup.py", *sorted(glob("csrc/**/*.h", root_dir=ROOT, recursive=True))]
 CORE = Extension(
     "router._core",
@@ -82,6 +84,24 @@ CORE = Extension(
 )
 
 
+# Contents, not times: a checkout of an older commit or a restored file is a change too.
+def digest(paths: list[str]) -> str:
+    found = hashlib.sha256()
+    for path in paths:
+        found.update(f"{path} {os.path.getsize(path)} ".encode())
+        found.update(Path(path).read_bytes())
+    return found.hexdigest()
+
+
+def was_made_from(made: str, paths: list[str]) -> bool:
+    record = Path(f"{made}.from")
+    return record.is_file() and record.read_text() == digest(paths)
+
+
+def made_from(made: str, paths: list[str]) -> None:
+    Path(f"{made}.from").write_text(digest(paths))
+
+
 class BuildCore(build_ext):
     """Translates the Cython module, then compiles what changed on all processors."""
 
@@ -89,18 +109,21 @@ class BuildCore(build_ext):
         super().finalize_options()
         # Each set of switches has its own objects, and they survive an editable install.
         self.build_temp = os.path.join("build", f"core-{VARIANT}")
-        self.force = True  # freshness is judged file by file below
+        self.force = True  # freshness is judged file by file below, by what is in them
 
     def build_extension(self, ext: Extension) -> None:
         from Cython.Build import cythonize
 
+        translation = os.path.join(self.build_temp, "translation")
         checks = {"boundscheck": DEBUG, "wraparound": DEBUG, "initializedcheck": DEBUG}
         (translated,) = cythonize(
             [Extension(ext.name, ["router/_core.pyx"])],
             build_dir=self.build_temp,
             compiler_directives={"language_level": 3, **checks},
             quiet=True,
+            force=not was_made_from(translation, CYTHON_FILES),
         )
+        made_from(translation, CYTHON_FILES)
         ext.sources = [*translated.sources, *C_FILES]
         self.add_warnings_to_csrc()
         self.compile_what_changed()
@@ -118,14 +141,13 @@ class BuildCore(build_ext):
 
     def compile_what_changed(self) -> None:
         compile_all = self.compiler.compile
-        headers = max(os.path.getmtime(path) for path in HEADERS)
-
         def compile_one(source: str, **options) -> list[str]:
             (obj,) = self.compiler.object_filenames([source], output_dir=options["output_dir"])
-            needed = max(os.path.getmtime(source), headers)
-            if os.path.exists(obj) and os.path.getmtime(obj) > needed:
+            if os.path.exists(obj) and was_made_from(obj, [source, *HEADERS]):
                 return [obj]
-            return compile_all([source], **options)
+            compile_all([source], **options)
+            made_from(obj, [source, *HEADERS])
+            return [obj]
 
         def compile_parallel(sources: list[str], **options) -> list[str]:
             with ThreadPoolExecutor(os.cpu_count()) as pool:

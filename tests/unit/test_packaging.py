@@ -176,6 +176,27 @@ def test_pip_install_in_a_fresh_venv(
 
 
 @pytest.mark.slow
+def test_a_source_of_another_time_is_compiled_again(checkout: Path, tmp_path: Path) -> None:
+    """An older commit's file is older than its object, which then was kept."""
+    tree = shutil.copytree(checkout, tmp_path / "tree")
+    objects = f"core-{sys.implementation.cache_tag}"
+    shutil.copytree(ROOT / "build" / objects, tree / "build" / objects)
+    source = tree / "csrc/base/err.c"
+    obj, other = (tree / f"build/{objects}/csrc/base/{name}.o" for name in ("err", "buf"))
+    build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+
+    def times() -> tuple[int, int]:
+        run(*build, cwd=tree)
+        return obj.stat().st_mtime_ns, other.stat().st_mtime_ns
+
+    before = times()
+    source.write_text(source.read_text() + "/* as it was once */\n")
+    os.utime(source, (1e9, 1e9))
+    after = times()
+    assert after[0] > before[0] and after[1] == before[1]
+    assert times() == after
+
+
 def test_the_wheel_holds_the_package_alone(checkout: Path, real_home: str, tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, cwd=checkout)
     (wheel,) = tmp_path.iterdir()
