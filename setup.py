@@ -141,6 +141,7 @@ class BuildCore(build_ext):
 
     def compile_what_changed(self) -> None:
         compile_all = self.compiler.compile
+
         def compile_one(source: str, **options) -> list[str]:
             (obj,) = self.compiler.object_filenames([source], output_dir=options["output_dir"])
             if os.path.exists(obj) and was_made_from(obj, [source, *HEADERS]):
