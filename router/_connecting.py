@@ -252,7 +252,8 @@ class ConnectingNode(ReportingNode):
     async def drain(self, peer: str | None = None) -> None:
         """Waits until the outgoing buffer of `peer`, or of every peer, is below its soft mark.
 
-        A peer that goes down has no buffer. The mark is `Limits.queue_bytes_soft`.
+        A peer that is down has no buffer, nor has a stopped node. The mark is
+        `Limits.queue_bytes_soft`.
         """
         self._flush()
         loop = asyncio.get_running_loop()

@@ -25,12 +25,12 @@ class LoopBinding:
     """One node on one loop. Made and used on that loop's thread."""
 
     def __init__(self, node: Node, loop: asyncio.AbstractEventLoop) -> None:
+        self._engine_fd = -1
         self.loop = loop
         self.notifier = Notifier()
         self.drives = False
         self._node = weakref.ref(node)
         self._attached = True
-        self._engine_fd = -1
         loop.add_reader(self.notifier.fd, self._news)
         node._listen_events(self.notifier)
 
@@ -113,6 +113,9 @@ class LoopBinding:
         if self._engine_fd >= 0:
             os.close(self._engine_fd)
             self._engine_fd = -1
+
+    # A loop that closes before its next turn drops `_remove` unrun.
+    __del__ = _close
 
     def after_fork(self) -> None:
         """In the child: nothing of the loop may be touched, only descriptors closed."""

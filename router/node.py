@@ -221,11 +221,11 @@ class Node(ConnectingNode):
 
     def _finish(self) -> None:
         self._handle_events()
+        self._stop()
         for binding in list(self._bindings.values()):
             binding.detach()
         self._bindings.clear()
         self._driver = None
-        self._stop()
         for box in members(self._boxes):  # those that threads made meanwhile
             box._end("shutdown")
         self._callbacks.clear()
@@ -308,6 +308,9 @@ class Node(ConnectingNode):
         if undriven:
             binding.drive()
             self._driver = binding
+        if not self.running:  # another thread stopped it meanwhile
+            binding.detach()
+            raise RouterError(f"the node {self._full_name} is not running")
         return binding
 
     async def ping(self, name: str, timeout: float = 7.0) -> bool:

@@ -214,6 +214,26 @@ def test_a_loop_may_close_under_a_node(options: dict[str, Any]) -> None:
         asyncio.run(use(3))
 
 
+def test_a_loop_may_close_before_it_lets_go_of_a_node(options: dict[str, Any]) -> None:
+    fds = descriptors()
+    for _ in range(5):
+        node, loop = Node(new_name(), **options), asyncio.new_event_loop()
+        loop.run_until_complete(node.start())
+        loop.run_until_complete(node.ping("nobody@127.0.0.1"))
+
+        def last_turn(node: Node = node, loop: asyncio.AbstractEventLoop = loop) -> None:
+            loop.stop()
+            thread = threading.Thread(target=node.stop_sync)
+            thread.start()
+            thread.join()
+
+        loop.call_soon(last_turn)
+        loop.run_forever()
+        loop.close()
+    del node, loop, last_turn
+    assert descriptors() == fds
+
+
 def test_a_forgotten_node_is_closed(options: dict[str, Any], engine: str) -> None:
     options = {"cookie": "x", "epmd": "none", "engine": engine}
     Node(new_name(), **options).start_sync()
