@@ -273,6 +273,10 @@ cdef class NodeCore:
 
     # life -----------------------------------------------------------------
 
+    def _need(self):
+        """Raises RouterError unless the node runs."""
+        self.need()
+
     def _start(self):
         cdef int rc
         with nogil:

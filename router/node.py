@@ -292,8 +292,7 @@ class Node(ConnectingNode):
 
     def _binding(self, loop: asyncio.AbstractEventLoop) -> LoopBinding:
         """The tie of this node to the running loop, made on first use."""
-        if not self.running:
-            raise RouterError(f"the node {self._full_name} is not running")
+        self._need()
         binding, driver = self._bindings.get(loop), self._driver
         undriven = self._engine != "thread" and (driver is None or driver.stale)
         if binding is not None and not binding.stale and not undriven:
@@ -308,9 +307,11 @@ class Node(ConnectingNode):
         if undriven:
             binding.drive()
             self._driver = binding
-        if not self.running:  # another thread stopped it meanwhile
+        try:
+            self._need()
+        except RouterError:  # another thread stopped it meanwhile
             binding.detach()
-            raise RouterError(f"the node {self._full_name} is not running")
+            raise
         return binding
 
     async def ping(self, name: str, timeout: float = 7.0) -> bool:

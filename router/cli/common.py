@@ -173,7 +173,10 @@ def _own_host(host: str) -> str:
 
 def _address_towards(host: str) -> str:
     """This host's address on the way to `host`; nothing is sent."""
-    for family, kind, _, _, at in socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM):
+    found = []
+    with suppress(OSError):  # connecting says what is wrong with a name that does not resolve
+        found = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
+    for family, kind, _, _, at in found:
         with socket.socket(family, kind) as s, suppress(OSError):
             s.connect(at)
             return str(s.getsockname()[0])

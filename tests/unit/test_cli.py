@@ -97,6 +97,11 @@ def test_a_mistake_is_named_and_ends_with_2(
     assert message in failed(2, *arguments)
 
 
+def test_a_host_that_does_not_resolve_is_named(cookie: str) -> None:
+    text = failed(1, "ping", "a@host.invalid")
+    assert "a@host.invalid: unknown host" in text and "Does it run?" in text
+
+
 def test_without_a_cookie_it_says_where_one_goes(tmp_path: Path) -> None:
     text = failed(1, "ping", "a@127.0.0.1", HOME=str(tmp_path))
     assert f"{tmp_path}/.erlang.cookie" in text
