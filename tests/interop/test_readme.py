@@ -1,0 +1,123 @@
+"""The README's examples, run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import IO
+
+from interop.erlang import ROOT, Epmd, Otp, child_environment, installed
+
+PATIENCE = 60.0
+
+
+@cache
+def blocks(section: str) -> dict[str, str]:
+    """The code blocks of a section by language; what is indented is `text`."""
+    text = (ROOT / "README.md").read_text().split(f"\n## {section}\n")[1].split("\n## ")[0]
+    found = dict(re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL))
+    indented = re.findall(r"\n\n    (\S.*)\n\n", text)
+    return found | {"text": "\n".join(indented)}
+
+
+class Program:
+    """A program whose output is read line by line as it comes."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._timer = threading.Timer(PATIENCE, process.kill)
+        self._timer.start()
+        self.seen = ""
+
+    def say(self, text: str) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        stdin.write(text)
+        stdin.flush()
+
+    def until(self, text: str) -> str:
+        """Reads until `text` was seen; all that came."""
+        stdout: IO[str] | None = self._process.stdout
+        assert stdout is not None
+        while text not in self.seen:
+            more = stdout.read(1)
+            assert more, f"ended without {text!r}:\n{self.seen}"
+            self.seen += more
+        return self.seen
+
+    def ends(self) -> str:
+        assert self._process.stdout is not None
+        self.seen += self._process.stdout.read()
+        assert self._process.wait(PATIENCE) == 0, self.seen
+        return self.seen
+
+    def close(self) -> None:
+        self._timer.cancel()
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextmanager
+def running(
+    arguments: list[str], environment: dict[str, str], source: str = ""
+) -> Iterator[Program]:
+    process = subprocess.Popen(
+        arguments,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    program = Program(process)
+    try:
+        program.say(source)
+        yield program
+    finally:
+        program.close()
+
+
+@contextmanager
+def python(source: str) -> Iterator[Program]:
+    with running([sys.executable, "-u", "-c", source], child_environment()) as program:
+        yield program
+
+
+def test_with_erlang(otp: Otp, epmd: Epmd) -> None:
+    code = blocks("With Erlang")
+    prompt, *command = shlex.split(code["text"])
+    assert (prompt, command[0]) == ("$", "erl")
+    # What a shell is told is what follows its prompt.
+    said = re.findall(r"^\d+> (.*)$", code["erlang"], re.MULTILINE)
+    answer = re.findall(r"^[^\d].*$", code["erlang"], re.MULTILINE)
+    assert len(said) == 2 and answer == ["{reserved,42}"]
+    with running(otp.program("erl") + command[1:], otp.environment()) as shell:
+        shell.say("node().\n")
+        shell.until("'shop@127.0.0.1'")
+        with python(code["python"]) as service:
+            service.until("[Atom('py@127.0.0.1')]")
+            assert "my pid: #Pid<py@127.0.0.1." in service.seen
+            shell.say(said[0] + "\n")
+            shell.until(answer[0])
+            shell.say(said[1] + "\n")
+            service.ends()
+
+
+def test_with_elixir(elixir: object, epmd: Epmd) -> None:
+    code = blocks("With Elixir")
+    comment, module = code["elixir"].split("\n", 1)
+    command = shlex.split(comment.removeprefix("# "))
+    system = next(otp for otp in installed() if not otp.beside)
+    assert command[0] == "iex"
+    with running(command, system.environment() | {"TERM": "dumb"}, module) as shell:
+        shell.until("{:ok, #PID")
+        with python(code["python"]) as service:
+            lines = service.ends().splitlines()
+    assert lines[0] == "3"
+    assert "nobody" in lines[1]
