@@ -14,8 +14,13 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 
 INSTALLED := $(VENV)/.installed-$(VERSION)
+ERLANG    := tools/install-packages "tests against real nodes will be skipped" \
+    erl:erlang-base elixir:elixir
+PEERS     := tools/install-packages "a peer will be missing" \
+    erl:erlang-base urcu-qsbr.h:liburcu-dev
 
-.PHONY: build run test test-long lint bench interop-all sanitize sanitize-thread fuzz clean
+.PHONY: build run test test-long lint bench bench-instructions figures interop-all sanitize \
+    sanitize-thread fuzz clean
 .SUFFIXES:
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
@@ -37,12 +42,12 @@ run: build
 	@$(BIN)/router demo
 
 test: build
-	@tools/install-erlang
+	@$(ERLANG)
 	@$(BIN)/pytest -m "not slow" $(PYTEST_ARGS)
 
 # Everything, with fresh seeds, on every supported interpreter that is found.
 test-long: build
-	@tools/install-erlang
+	@$(ERLANG)
 	@for python in $$(tools/interpreters); do \
 	    version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	    echo "== Python $$version"; \
@@ -59,7 +64,7 @@ lint: build
 
 # Beside the peers that can be installed. QUICK=1 takes three minutes, to see that all works.
 bench: build
-	@tools/install-erlang
+	@$(PEERS)
 	@$(BIN)/python -m bench.install
 	@$(BIN)/python -m bench all $(if $(QUICK),--quick)
 

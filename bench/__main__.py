@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import codec, connections, fan, latency, local, machine, relay, report, throughput
+from bench import codec, connections, core, fan, latency, local, machine, relay, report, throughput
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -22,6 +22,7 @@ def pending(name: str, why: str) -> Measure:
 
 
 BENCHES: dict[str, tuple[str, Measure]] = {
+    "core": ("registry, mailbox and frames in C, beside liburcu", core.measure),
     "codec": ("terms to bytes and back, beside serializers", codec.measure),
     "local": ("a mailbox of this process, beside queues", local.measure),
     "throughput": ("messages from process to process, by size", throughput.measure),

@@ -22,7 +22,9 @@ def _work(call: Callable[[Any], Any], argument: Any) -> Callable[[int], None]:
     return work
 
 
-def measure(quick: bool, say: report.Say, *, count: int = 7) -> report.Document:
+def measure(
+    quick: bool, say: report.Say, *, count: int = 7, wanted: report.Wanted = report.everything
+) -> report.Document:
     document = report.Document("codec")
     seconds = 0.004 if quick else 0.03
     for name, why in MISSING.items():
@@ -49,6 +51,8 @@ def measure(quick: bool, say: report.Say, *, count: int = 7) -> report.Document:
             pairs += [(ours[-1], peer) for peer in names if peer not in (*ours, both)]
             gc.collect()
             for mine, peer in pairs:
+                if not wanted(path, mine, peer, sizes[mine]):
+                    continue
                 result = compare((mine, runs[mine]), (peer, runs[peer]), pairs=count)
                 document.add(result, path, sizes[mine], PER_CALL)
     return document

@@ -128,11 +128,15 @@ class Active:
         return "receive_many" if "router" in self.system.server else "single"
 
 
-def measure(quick: bool, say: report.Say, *, count: int = 7) -> report.Document:
+def measure(
+    quick: bool, say: report.Say, *, count: int = 7, wanted: report.Wanted = report.everything
+) -> report.Document:
     document = report.Document("connections")
     cycles, held, each = (20, 50, 40) if quick else (100, 200, 200)
     with Stage() as stage:
         for peer in (ERLANG, BARE):
+            if not wanted(RATE, OURS.name, peer.name, 0):
+                continue
             say(f"{RATE}: {peer.name}")
             try:
                 second, first = Cycle(stage, peer, cycles), Cycle(stage, OURS, cycles)
@@ -143,6 +147,8 @@ def measure(quick: bool, say: report.Say, *, count: int = 7) -> report.Document:
                 document.add(found, RATE, 0, CONNECTS)
     path = f"{ACTIVE} ({held})"
     for peer in (ERLANG_OF_ROUTER, BARE):
+        if not wanted(path, OURS.name, peer.name, SIZE):
+            continue
         say(f"{path}: {peer.name}")
         try:
             with Stage() as stage:
@@ -158,6 +164,8 @@ def measure(quick: bool, say: report.Say, *, count: int = 7) -> report.Document:
     idle = 250 if quick else 1000
     path = f"{IDLE} (of {idle})"
     for peer in (ERLANG_OF_ROUTER, BARE_IDLE):
+        if not wanted(path, OURS.name, peer.name, 0):
+            continue
         say(f"{path}: {peer.name}")
         try:
             mine, theirs = Idle(OURS, idle), Idle(peer, idle)

@@ -27,7 +27,13 @@ def _pairs() -> list[tuple[System, System]]:
 
 
 def _measure(
-    name: str, path: str, quick: bool, say: report.Say, count: int, **shape: int
+    name: str,
+    path: str,
+    quick: bool,
+    say: report.Say,
+    count: int,
+    wanted: report.Wanted,
+    **shape: int,
 ) -> report.Document:
     document = report.Document(name)
     seconds = 0.015 if quick else 0.3
@@ -40,6 +46,8 @@ def _measure(
             return Flow(stage, system, SIZE, seconds, **wide)
 
         for ours, peer in _pairs()[:: 2 if quick else 1]:
+            if not wanted(path, ours.name, peer.name, SIZE):
+                continue
             say(f"{path}: {ours.name} beside {peer.name}")
             try:
                 second, first = flow(peer), flow(ours)
@@ -51,6 +59,8 @@ def _measure(
         # What the width itself costs: the rate beside is to stay above 0.8.
         for ours in (ONE_MANY, MANY_MANY):
             width = f"{path} beside one to one"
+            if not wanted(width, ours.name, f"{ours.name}, one to one", SIZE):
+                continue
             say(f"{width}: {ours.name}")
             try:
                 single = Flow(stage, ours, SIZE, seconds)
@@ -64,10 +74,15 @@ def _measure(
     return document
 
 
-def fan_in(quick: bool, say: report.Say, *, count: int = 7) -> report.Document:
-    return _measure("fanin", f"{MANY} senders to one process", quick, say, count, senders=MANY)
+def fan_in(
+    quick: bool, say: report.Say, *, count: int = 7, wanted: report.Wanted = report.everything
+) -> report.Document:
+    path = f"{MANY} senders to one process"
+    return _measure("fanin", path, quick, say, count, wanted, senders=MANY)
 
 
-def fan_out(quick: bool, say: report.Say, *, count: int = 7) -> report.Document:
+def fan_out(
+    quick: bool, say: report.Say, *, count: int = 7, wanted: report.Wanted = report.everything
+) -> report.Document:
     path = f"one sender to {MANY} nodes of {BOXES} processes"
-    return _measure("fanout", path, quick, say, count, receivers=MANY, boxes=BOXES)
+    return _measure("fanout", path, quick, say, count, wanted, receivers=MANY, boxes=BOXES)

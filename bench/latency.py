@@ -99,12 +99,16 @@ class Trips:
         )
 
 
-def measure(quick: bool, say: report.Say, *, count: int = 7) -> report.Document:
+def measure(
+    quick: bool, say: report.Say, *, count: int = 7, wanted: report.Wanted = report.everything
+) -> report.Document:
     document = report.Document("latency")
     trips = 500 if quick else 4000
     with Stage() as stage:
         for path, ours, peer in PAIRS:
             if quick and ours.kind in ("router-thread", "router-inline"):
+                continue
+            if not wanted(path, ours.name, peer.name, SIZE):
                 continue
             loaded = path == LOADED
             few = (10 if quick else 200) if loaded else trips

@@ -80,7 +80,9 @@ def asyncio_queue() -> Callable[[int], None]:
     return _queue(q.put_nowait, q.get_nowait)
 
 
-def measure(quick: bool, say: report.Say, *, count: int = 7) -> report.Document:
+def measure(
+    quick: bool, say: report.Say, *, count: int = 7, wanted: report.Wanted = report.everything
+) -> report.Document:
     document = report.Document("local")
     seconds = 0.02 if quick else 0.1
     say(PATH)
@@ -96,7 +98,8 @@ def measure(quick: bool, say: report.Say, *, count: int = 7) -> report.Document:
         }
         for mine in ours.items():
             for peer in peers.items():
-                document.add(compare(mine, peer, pairs=count), PATH, SIZE, PER_CALL)
+                if wanted(PATH, mine[0], peer[0], SIZE):
+                    document.add(compare(mine, peer, pairs=count), PATH, SIZE, PER_CALL)
     finally:
         local.close()
     return document

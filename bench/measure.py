@@ -94,6 +94,8 @@ class Comparison:
     peer_samples: list[Sample] = field(default_factory=list)
     path: str = ""
     size: int = 0
+    unit: bool = False
+    """The peer is no competitor but a unit: the ratio says how many of those ours costs."""
 
     @property
     def quiet(self) -> bool:
@@ -101,10 +103,12 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`ahead`, `level`, `behind`, or that the machine is too noisy to judge."""
+        """`ahead`, `level`, `behind`, `too noisy to judge`; beside a unit `times`."""
         found = self.ratios[self.decides]
         if not self.quiet:
             return "too noisy to judge"
+        if self.unit:
+            return "times"
         if self.decides in HIGHER_IS_BETTER:
             found = Ratio(1 / found.ratio, 1 / found.high, 1 / found.low)
         if found.high < 1:
@@ -174,6 +178,7 @@ def compare(
     *,
     decides: str = "cpu",
     pairs: int = PAIRS,
+    unit: bool = False,
     times: Callable[[], tuple[int, int]] = machine.processor_times,
 ) -> Comparison:
     """The peer against itself first, then ours against the peer; both sides are warm already."""
@@ -191,4 +196,6 @@ def compare(
             ratios[metric] = ratio_of_medians(x, y)
     if decides not in ratios:
         raise BenchError(f"{ours[0]}: no figure for {decides}")
-    return Comparison(ours[0], peer[0], decides, ratios, noise, pairs, repeated, mine, theirs)
+    return Comparison(
+        ours[0], peer[0], decides, ratios, noise, pairs, repeated, mine, theirs, unit=unit
+    )

@@ -25,9 +25,28 @@ from typing import Any
 from bench import machine
 from bench.measure import BenchError, Comparison, Sample
 
-__all__ = ["FLOW", "ROUND_TRIP", "Document", "Say", "combine", "page", "show", "tables", "write"]
+__all__ = [
+    "FLOW",
+    "ROUND_TRIP",
+    "Document",
+    "Say",
+    "Wanted",
+    "combine",
+    "everything",
+    "page",
+    "show",
+    "tables",
+    "write",
+]
 
 Say = Callable[[str], None]
+Wanted = Callable[[str, str, str, int], bool]
+"""Whether to measure: path, ours, peer, size."""
+
+
+def everything(path: str, ours: str, peer: str, size: int) -> bool:
+    return True
+
 
 FLOW = {"messages/s": "rate", "bytes of peak memory": "peak"}
 ROUND_TRIP = {"us p50": "p50", "us p99": "p99", "us p99.9": "p999"}
@@ -41,7 +60,7 @@ METRIC_WORDS = {
     "p99": "p99",
     "p999": "p99.9",
     "mean": "mean",
-    "idle": "memory a connection",
+    "idle": "memory of each",
 }
 
 

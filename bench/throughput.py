@@ -73,22 +73,23 @@ def measure(
     sizes: Iterable[int] = (),
     seconds: float = 0.0,
     count: int = 7,
-    only: str = "",
+    wanted: report.Wanted = report.everything,
 ) -> report.Document:
-    """only: leave out comparisons whose path or systems do not contain this text."""
     document = report.Document("throughput")
     seconds = seconds or (0.025 if quick else 0.25)
     for size in sizes or (QUICK_SIZES if quick else SIZES):
         # Processes that have seen large messages keep the memory: each size has its own.
         with Stage() as stage:
             for path, ours, peer in pairs(size):
-                if only and only not in f"{path} {ours.name} {peer.name}":
+                if not wanted(path, ours.name, peer.name, size):
                     continue
                 say(f"{path}, {size} bytes: {ours.name} beside {peer.name}")
                 try:
                     second = Flow(stage, peer, size, seconds)
                     first = Flow(stage, ours, size, seconds)
-                    found = compare(first.named_run, second.named_run, pairs=count)
+                    found = compare(
+                        first.named_run, second.named_run, pairs=count, unit=peer is C_SINK
+                    )
                 except BenchError as e:
                     document.failed(e, ours.name, path, size, report.FLOW)
                 else:
