@@ -68,6 +68,13 @@ bench: build
 	@$(BIN)/python -m bench.install
 	@$(BIN)/python -m bench all $(if $(QUICK),--quick)
 
+# Instructions of the codec and of a message's way, beside the committed ones. UPDATE=1 commits to
+# these.
+bench-instructions: build
+	@tools/install-packages "instructions cannot be counted" valgrind:valgrind
+	@$(BIN)/python -m bench.install
+	@$(BIN)/python -m bench.instructions $(if $(UPDATE),--update)
+
 # The newer releases that Debian packages: OTP 27 in trixie, OTP 29 in sid. Needs root.
 interop-all: build
 	@ROUTER_TEST_OTPS="$$(tests/interop/fetch_otp.sh)" $(BIN)/pytest -m interop $(PYTEST_ARGS)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.measure import BenchError
 
-__all__ = ["Context", "Library", "lfht", "library", "packets"]
+__all__ = ["ROOT", "Context", "Library", "counting", "lfht", "library", "packets"]
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "bench"
@@ -119,6 +119,16 @@ def lfht() -> Library:
         raise BenchError(URCU_HINT if "urcu" in str(e) else str(e)) from None
     except OSError as e:  # the headers are there and the library is not
         raise BenchError(f"{URCU_HINT} ({e})") from None
+
+
+@cache
+def counting() -> Path:
+    """What speaks with callgrind; to be loaded inside it."""
+    try:
+        return _compile("callgrind", [ROOT / "bench" / "c" / "callgrind.c"], [])
+    except BenchError as e:
+        hint = "valgrind is not installed: apt-get install valgrind"
+        raise BenchError(hint if "valgrind/" in str(e) else str(e)) from None
 
 
 def packets(to: int, creation: int, payload: bytes) -> tuple[bytes, bytes]:

@@ -30,11 +30,13 @@ __all__ = [
     "ROUND_TRIP",
     "Document",
     "Say",
+    "Table",
     "Wanted",
     "combine",
     "everything",
     "page",
     "show",
+    "show_tables",
     "tables",
     "write",
 ]
@@ -263,17 +265,21 @@ def show(document: Mapping[str, Any]) -> None:
     if document["pending"]:
         print(f"{document['name']}: pending: {document['pending']}")
         return
-    try:
-        _show_rich(tables(document))
-    except ImportError:
-        for table in tables(document):
-            _show_plain(table)
+    show_tables(tables(document))
     described = document["machine"]
     print(
         f"{described['processors']} x {described['processor']}, kernel {described['kernel']}, "
         f"load {described['load']}, commit {document['commit'] or 'unknown'}"
     )
     print("A ratio below 1 means router costs less (for rate: above 1 means it is faster).")
+
+
+def show_tables(made: Sequence[Table]) -> None:
+    try:
+        _show_rich(made)
+    except ImportError:
+        for table in made:
+            _show_plain(table)
 
 
 def _show_plain(table: Table) -> None:
@@ -284,13 +290,19 @@ def _show_plain(table: Table) -> None:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
 
 
-def _show_rich(made: list[Table]) -> None:
+def _show_rich(made: Sequence[Table]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table as RichTable
 
     console = Console(width=None if sys.stdout.isatty() else 200)
-    colours = {"ahead": "green", "behind": "red", "too noisy to judge": "yellow"}
+    colours = {
+        "ahead": "green",
+        "behind": "red",
+        "too noisy to judge": "yellow",
+        "fewer": "green",
+        "more": "red",
+    }
     for table in made:
         shown = RichTable(title=table.title, title_justify="left", row_styles=["", "dim"])
         for place, head in enumerate(table.head):
