@@ -68,6 +68,12 @@ bench: build
 	@$(BIN)/python -m bench.install
 	@$(BIN)/python -m bench all $(if $(QUICK),--quick)
 
+# What is promised, checked: RUNS=3 asks for three consecutive runs, ONLY=text for some of it.
+figures: build
+	@$(PEERS)
+	@$(BIN)/python -m bench.install
+	@$(BIN)/python -m bench.figures $(if $(RUNS),--runs $(RUNS)) $(if $(ONLY),"$(ONLY)")
+
 # Instructions of the codec and of a message's way, beside the committed ones. UPDATE=1 commits to
 # these.
 bench-instructions: build

@@ -7,18 +7,22 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from bench import codec, connections, core, fan, latency, local, machine, relay, report, throughput
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
-Measure = Callable[[bool, report.Say], report.Document]
+
+class Measure(Protocol):
+    def __call__(
+        self, quick: bool, say: report.Say, *, wanted: report.Wanted = ...
+    ) -> report.Document: ...
 
 
 def pending(name: str, why: str) -> Measure:
-    return lambda quick, say: report.Document(name, pending=why)
+    return lambda quick, say, *, wanted=report.everything: report.Document(name, pending=why)
 
 
 BENCHES: dict[str, tuple[str, Measure]] = {
@@ -34,14 +38,14 @@ BENCHES: dict[str, tuple[str, Measure]] = {
 }
 
 
-def run(name: str, quick: bool) -> report.Document:
+def run(name: str, quick: bool, wanted: report.Wanted = report.everything) -> report.Document:
     began = time.monotonic()
 
     def say(text: str) -> None:
         passed = time.monotonic() - began
         print(f"{passed:5.0f} s  {name}: {text}", file=sys.stderr, flush=True)
 
-    return BENCHES[name][1](quick, say)
+    return BENCHES[name][1](quick, say, wanted=wanted)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from bench import report
-from bench.documents import DOCUMENTS, MISSING, libraries, plain
+from bench.documents import DOCUMENTS, MISSING, arrays, libraries, plain
 from bench.inline import PER_CALL, per_call
 from bench.measure import BenchError, Run, compare
+from router import etf
 
 __all__ = ["measure"]
 
@@ -31,28 +32,41 @@ def measure(
         document.failed(BenchError(why), name, "encode and decode", 0, PER_CALL)
     for chosen in DOCUMENTS:
         found = libraries(chosen)
+        ours = [library.name for library in found if library.name.startswith("router")]
+        peers = [library.name for library in found if library.name not in ours]
+        # Both of ours beside the fastest peer, the one with text beside the others.
+        both = "msgspec.msgpack"
+        pairs = [(mine, both) for mine in ours if both in peers]
+        pairs += [(ours[-1], peer) for peer in peers if peer != both]
+        data = {library.name: library.encode(chosen.value) for library in found}
+        for library in found:
+            if plain(library.decode(data[library.name])) != plain(library.expected):
+                raise AssertionError(f"{library.name} does not give {chosen.name} back")
         for way in ("encode", "decode"):
             path = f"{way}: {chosen.name}"
+            here = [(m, p) for m, p in pairs if wanted(path, m, p, len(data[m]))]
+            if not here:
+                continue
             say(path)
             runs: dict[str, Run] = {}
-            sizes: dict[str, int] = {}
             for library in found:
-                data = library.encode(chosen.value)
-                sizes[library.name] = len(data)
-                if plain(library.decode(data)) != plain(library.expected):
-                    raise AssertionError(f"{library.name} does not give {chosen.name} back")
-                argument = chosen.value if way == "encode" else data
+                argument = chosen.value if way == "encode" else data[library.name]
                 runs[library.name] = per_call(_work(getattr(library, way), argument), seconds)
-            names = list(runs)
-            ours = [name for name in names if name.startswith("router")]
-            # Both of ours beside the fastest peer, the one with text beside the others.
-            both = "msgspec.msgpack"
-            pairs = [(mine, both) for mine in ours if both in runs]
-            pairs += [(ours[-1], peer) for peer in names if peer not in (*ours, both)]
             gc.collect()
-            for mine, peer in pairs:
-                if not wanted(path, mine, peer, sizes[mine]):
-                    continue
+            for mine, peer in here:
                 result = compare((mine, runs[mine]), (peer, runs[peer]), pairs=count)
-                document.add(result, path, sizes[mine], PER_CALL)
+                document.add(result, path, len(data[mine]), PER_CALL)
+    for what, array in arrays().items():
+        path, ours, peer = f"encode: array of {what}", "router etf, array", "router etf, tolist()"
+        as_list = etf.encode(array.tolist())
+        if etf.encode(array) != as_list:
+            raise AssertionError(f"an array of {what} is not what its list is")
+        if wanted(path, ours, peer, len(as_list)):
+            say(path)
+            mine_, theirs = (
+                per_call(_work(call, array), seconds)
+                for call in (etf.encode, lambda a: etf.encode(a.tolist()))
+            )
+            result = compare((ours, mine_), (peer, theirs), pairs=count)
+            document.add(result, path, len(as_list), PER_CALL)
     return document

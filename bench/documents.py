@@ -9,9 +9,20 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Any
 
+import numpy
+
 from router import Pid, Reference, etf
 
-__all__ = ["DOCUMENTS", "MISSING", "Document", "Library", "libraries", "plain", "with_bytes"]
+__all__ = [
+    "DOCUMENTS",
+    "MISSING",
+    "Document",
+    "Library",
+    "arrays",
+    "libraries",
+    "plain",
+    "with_bytes",
+]
 
 MISSING: dict[str, str] = {}
 """Libraries that are not installed, and what importing them said."""
@@ -120,6 +131,11 @@ DOCUMENTS = (
     Document("500 events", _events(), list[Event]),
     Document("1 MiB binary", bytes(range(256)) * 4096, bytes, json=False),
 )  # fmt: skip
+
+
+def arrays() -> dict[str, Any]:
+    integers = numpy.array(_integers())
+    return {"10,000 integers": integers, "10,000 floats": integers.astype(float) * 0.37}
 
 
 def plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ __all__ = ["measure"]
 SIZE = 64
 BULK_BYTES = 64 << 10
 IDLE, LOADED = "ping-pong", "ping-pong under load"
+LOADED_BESIDE_IDLE = "ping-pong under load beside idle"
 CROSS = "ping-pong, Python to Erlang"
 
 
@@ -121,6 +122,21 @@ def measure(
                 )
             except BenchError as e:
                 document.failed(e, ours.name, path, SIZE, report.ROUND_TRIP)
+            else:
+                document.add(found, path, SIZE, report.ROUND_TRIP)
+        path, name = LOADED_BESIDE_IDLE, f"{OURS.name}, loaded"
+        if wanted(path, name, OURS.name, SIZE):
+            say(f"{path}: {OURS.name}")
+            few = 10 if quick else 200
+            try:
+                second = Trips(stage, OURS, trips, loaded=False)
+                first = Trips(stage, OURS, few, loaded=True)
+                found = compare(
+                    (name, first.run), (OURS.name, second.run),
+                    decides="p99", pairs=count, unit=True,
+                )  # fmt: skip
+            except BenchError as e:
+                document.failed(e, name, path, SIZE, report.ROUND_TRIP)
             else:
                 document.add(found, path, SIZE, report.ROUND_TRIP)
     return document

@@ -282,6 +282,170 @@ def test_the_command_line_lists_every_benchmark() -> None:
     )
     names = [line.split()[0] for line in done.stdout.splitlines()]
     assert names == [
-        "codec", "local", "throughput", "latency", "fanin", "fanout", "connections", "relay",
+        "core", "codec", "local", "throughput", "latency", "fanin", "fanout", "connections", "relay",
     ]  # fmt: skip
     assert "pending" in done.stdout
+
+
+# Figures
+
+
+def test_every_figure_names_a_benchmark_and_one_condition() -> None:
+    from bench import figures
+
+    found = figures.load()
+    assert len(found) > 40
+    assert len({(f.name, f.line, f.metric) for f in found}) == len(found)
+    assert {f.bench for f in found if not f.pending} >= {"throughput", "latency", "codec", "core"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'name = "x"\nbench = "codec"\nat_most = 1.0\nno_slower = true',
+        'name = "x"\nbench = "codec"',
+        'name = "x"\nbench = "no such"\nat_most = 1.0',
+        'name = "x"\npending = "why"\nat_most = 1.0',
+    ],
+)
+def test_a_figure_that_says_nothing_clear_is_refused(tmp_path: Path, text: str) -> None:
+    from bench import figures
+
+    path = tmp_path / "figures.toml"
+    path.write_text(f"[[figure]]\n{text}\n")
+    with pytest.raises(ValueError, match="x: "):
+        figures.load(path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "verdict"),
+    [
+        ({"at_most": 0.5}, comparison(Ratio(0.49, 0.4, 0.6)), "holds"),
+        ({"at_most": 0.5}, comparison(Ratio(0.51, 0.4, 0.6)), "falls short"),
+        ({"at_most": 0.5}, comparison(Ratio(0.49, 0.4, 0.6), noise=1.2), "too noisy to judge"),
+        ({"no_slower": True}, comparison(Ratio(1.0, 0.9, 1.05)), "holds"),
+        ({"no_slower": True}, comparison(Ratio(0.9, 0.8, 1.06)), "falls short"),
+        ({"no_slower": True}, comparison(Ratio(1.0, 0.95, 1.5), decides="rate"), "holds"),
+        ({"no_slower": True}, comparison(Ratio(1.2, 0.94, 1.5), decides="rate"), "falls short"),
+        ({"at_least": 0.8}, comparison(Ratio(0.8, 0.5, 1.5), decides="rate"), "holds"),
+        ({"at_least": 0.8, "metric": "peak"}, comparison(Ratio(1, 1, 1)), "not measured"),
+        ({"at_least": 0.8}, None, "not measured"),
+    ],
+)
+def test_a_figure_is_judged(
+    asked: dict[str, float], found: Comparison | None, verdict: str
+) -> None:
+    from bench.figures import Figure, judge
+
+    assert judge(Figure("x", "core", **asked), found).verdict == verdict  # type: ignore[arg-type]
+
+
+def test_an_absolute_figure_is_judged_by_our_own_median() -> None:
+    from bench.figures import Figure, judge
+
+    found = comparison(Ratio(5.0, 4.0, 6.0))
+    found.ours_samples = [Sample(1, cpu=value) for value in (2.0, 3.0, 9.0)]
+    figure = Figure("x", "core", metric="cpu", at_most=3.0, absolute=True)
+    verdict = judge(figure, found)
+    assert (verdict.verdict, verdict.value) == ("holds", 3.0)
+
+
+@pytest.mark.slow
+def test_figures_are_checked_and_recorded(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.figures", "--quick", "--runs", "2"]
+    command += ["--results", str(tmp_path), "an array five times", "relay"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = [json.loads(x) for x in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [line["run"] for line in lines] == [1, 1, 1, 2, 2, 2], done.stderr
+    assert {line["verdict"] for line in lines} <= {"holds", "pending", "too noisy to judge"}
+    assert "pending 1" in done.stdout
+
+
+def test_a_figure_that_nobody_promised_is_said(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.figures", "--results", str(tmp_path), "no such thing"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "no figure says 'no such thing'" in done.stderr
+
+
+# The core in C
+
+
+def test_a_unit_is_no_competitor() -> None:
+    found = comparison(Ratio(5.0, 4.0, 6.0))
+    found.unit = True
+    assert found.verdict == "times"
+
+
+def test_work_that_goes_wrong_is_an_error() -> None:
+    from bench import native
+
+    with native.Context() as context:
+        packet = context.make(native.library(), "wire", b"b@127.0.0.1", 7)
+        with pytest.raises(AssertionError, match="wire_scan: 0 of 3 went right"):
+            native.library().work("wire_scan", packet)(3)  # there is no packet yet
+
+
+def test_the_core_is_measured_in_one_process() -> None:
+    """Every case once, whatever it costs; the peer only where liburcu is installed."""
+    from bench import core, native
+
+    with native.Context() as context:
+        names = [f"{path}: {what}" for path, what, work, _ in core.cases(context, 1000)
+                 if work(100) is None]  # fmt: skip
+    assert "registry of 1,000: pid lookup, random" in names
+    assert "wire: packet to popped message" in names
+
+
+# Instructions
+
+
+DUMP = """\
+# callgrind format
+desc: Trigger: Client Request: encode: x
+
+fl=(1) a.c
+fn=(1) outer
+10 100
++2 20
+cfn=(2) inner
+calls=3 40
++1 9999
+
+fn=(2)
+5 7
+fn=(3) recursive'2
+6 3
+"""
+
+
+def test_a_dump_is_read_without_what_was_called(tmp_path: Path) -> None:
+    from bench import instructions
+
+    path = tmp_path / "dump.1"
+    path.write_text(DUMP)
+    case, found = instructions._read(path)
+    assert case == "encode: x"
+    assert found == {"outer": 120, "inner": 7, "recursive": 3}
+
+
+def test_what_moved_is_named() -> None:
+    from bench.instructions import Counted, compare
+
+    before = {"same": Counted(100, {"f": 90}), "worse": Counted(100, {"f": 60, "g": 40})}
+    before |= {"gone": Counted(1, {}), "better": Counted(100, {"f": 100})}
+    now = {"same": Counted(101, {"f": 91}), "worse": Counted(110, {"f": 60, "h": 50})}
+    now |= {"new": Counted(1, {}), "better": Counted(90, {"f": 90})}
+    rows = {row[0]: row[4:] for row in compare(before, now).rows}
+    assert rows["same"] == ("", "") and rows["new"] == ("new", "") and rows["gone"] == ("gone", "")
+    assert rows["worse"] == ("more", "h +50, g -40") and rows["better"] == ("fewer", "f -10")
+
+
+def test_the_baseline_has_every_case() -> None:
+    from bench import core, instructions, native
+    from bench.documents import DOCUMENTS
+
+    known = json.loads(instructions.BASELINE.read_text())["cases"]
+    wanted = {f"{way}: {d.name}" for d in DOCUMENTS for way in ("encode", "decode")}
+    with native.Context() as context:
+        wanted |= {f"{path}: {what}" for path, what, _, _ in core.cases(context, 1000)}
+    assert wanted <= known.keys()
