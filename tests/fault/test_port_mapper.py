@@ -332,8 +332,10 @@ def mapper(epmd_port: int) -> Iterator[Mapper]:
 
 
 def request(sock: socket.socket) -> bytes:
-    (n,) = struct.unpack(">H", sock.recv(2, socket.MSG_WAITALL))
-    return sock.recv(n, socket.MSG_WAITALL)
+    head = sock.recv(2, socket.MSG_WAITALL)
+    if len(head) < 2:  # the node has stopped
+        raise ConnectionError("no request")
+    return sock.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
 
 
 def answers(answer: bytes, *, close: bool = False) -> Callable[[socket.socket, int], None]:
