@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+import router._core
 from interop.erlang import (
     ElixirNode,
     Epmd,
@@ -54,6 +57,20 @@ settings.load_profile("long" if LONG else "usual")
 
 
 # Who runs
+
+
+def pytest_configure() -> None:
+    """Under tools/sanitize every process must have the core that was built for it."""
+    wanted = os.environ.get("ROUTER_CORE")
+    if not wanted:
+        return
+    where = "import router._core; print(router._core.__file__)"
+    started = subprocess.run(
+        [sys.executable, "-c", where], capture_output=True, text=True, check=True
+    ).stdout
+    for found in (router._core.__file__, started.strip()):
+        if not Path(found).is_relative_to(wanted):
+            pytest.exit(f"not the core under test: {found} is not in {wanted}", returncode=3)
 
 
 def pytest_report_header() -> list[str]:

@@ -180,7 +180,7 @@ def test_a_source_of_another_time_is_compiled_again(checkout: Path, tmp_path: Pa
     """An older commit's file is older than its object, which then was kept."""
     tree = shutil.copytree(checkout, tmp_path / "tree")
     objects = f"core-{sys.implementation.cache_tag}"
-    shutil.copytree(ROOT / "build" / objects, tree / "build" / objects)
+    shutil.copytree(ROOT / "build" / objects, tree / "build" / objects, dirs_exist_ok=True)
     source = tree / "csrc/base/err.c"
     obj, other = (tree / f"build/{objects}/csrc/base/{name}.o" for name in ("err", "buf"))
     build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
