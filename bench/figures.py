@@ -191,9 +191,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="short runs: to see that it works")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of history.jsonl")
     given = parser.parse_args(arguments)
-    if machine.is_debug_build():
-        print("this is a debug build of router: its figures mean nothing", file=sys.stderr)
-        return 2
     figures = [
         f
         for f in load()
@@ -201,6 +198,9 @@ def main(arguments: list[str] | None = None) -> int:
     ]
     if not figures:
         print(f"no figure says {' or '.join(map(repr, given.text))}", file=sys.stderr)
+        return 2
+    if machine.is_debug_build():
+        print("this is a debug build of router: its figures mean nothing", file=sys.stderr)
         return 2
     began = time.monotonic()
     verdicts: dict[Figure, list[Verdict]] = {figure: [] for figure in figures}

@@ -18,6 +18,7 @@ typedef struct entry {
 struct rt_atom_cache {
     entry **segment[SEGMENTS]; /* NULL, or SLOTS pointers */
     entry *dead;               /* replaced by the last call */
+    uint64_t changes;
 };
 
 /* One header being read. */
@@ -79,8 +80,11 @@ static int read_new(rt_atom_cache *cache, reader *r, entry **slot) {
         cache->dead = *slot;
     }
     *slot = e;
+    cache->changes++;
     return RT_OK;
 }
+
+uint64_t rt_atom_cache_changes(const rt_atom_cache *cache) { return cache->changes; }
 
 /* The nibble of reference i: the low half of a byte comes first. */
 RT_INLINE unsigned nibble(const uint8_t *flags, unsigned i) {

@@ -104,7 +104,7 @@ static int fill_first(const rt_fragments *f, const rt_frame *frame, sequence *s)
     int64_t n = rt_term_scan(p, frame->body.n, &scan);
     int rc;
     if (n < 0) return n == RT_AGAIN ? RT_EBAD : (int)n;
-    rc = scan.cache_refs ? rt_term_expand(&s->control, p, (size_t)n, &frame->atoms)
+    rc = scan.cache_refs ? rt_term_expand_scanned(&s->control, p, (size_t)n, &scan)
                          : rt_buf_put(&s->control, p, (size_t)n);
     if (rc < 0) return rc;
     rc = rt_buf_put(&s->payload, p + n, frame->body.n - (size_t)n);

@@ -1,5 +1,6 @@
 #include "route/inbound.h"
 
+#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/cursor.h"
 #include "dist/control.h"
@@ -273,7 +274,7 @@ static int open_term(rt_inbound *in, rt_slice raw, const rt_atoms *atoms, rt_buf
     *out = rt_slice_of(raw.p, (size_t)n);
     if (scan.cache_refs == 0) return RT_OK;
     scratch->n = 0;
-    int rc = rt_term_expand(scratch, raw.p, (size_t)n, atoms);
+    int rc = rt_term_expand_scanned(scratch, raw.p, (size_t)n, &scan);
     if (rc == RT_OK) *out = rt_slice_of(scratch->p, scratch->n);
     return rc;
 }
@@ -308,35 +309,43 @@ static int fragment(rt_inbound *in, rt_peer *peer, const rt_frame *f)
     return rc;
 }
 
-/* Remembers where a frame without atom references went. */
-static void remember(rt_inbound *in, rt_peer *peer, rt_slice head, uint64_t names)
+/* Remembers where a frame went, if there is memory for it. */
+static void remember(rt_inbound *in, rt_peer *peer, rt_slice head, const rt_atoms *atoms,
+                     uint64_t names)
 {
-    rt_repeat *r = &in->repeat;
-    r->n = 0;
-    if (head.n > sizeof r->head) return;
+    rt_repeat *r = peer->repeat;
+    if (r) r->n = 0;
+    if (head.n > sizeof r->head || atoms->count > RT_REPEAT_ATOMS_MAX) return;
+    if (!r) r = rt_malloc(offsetof(rt_repeat, atoms.at) + RT_REPEAT_ATOMS_MAX * sizeof(rt_slice));
+    if (!r) return;
+    peer->repeat = r;
     memcpy(r->head, head.p, head.n);
-    r->peer = peer;
     r->to = in->found;
-    r->names = names;
     r->named = in->found_by_name;
+    r->names = names;
+    r->cached = rt_atom_cache_changes(peer->cache);
+    r->atoms.count = atoms->count;
+    for (uint32_t i = 0; i < atoms->count; i++) r->atoms.at[i] = atoms->at[i];
     r->n = head.n;
 }
 
 static bool repeated(const rt_inbound *in, const rt_peer *peer, const uint8_t *p, size_t n)
 {
-    const rt_repeat *r = &in->repeat;
-    return r->n && n > r->n && r->peer == peer && memcmp(p, r->head, r->n) == 0 &&
-           (!r->named || rt_registry_names_changes(in->route->registry) == r->names);
+    const rt_repeat *r = peer->repeat;
+    return r && r->n && n > r->n && memcmp(p, r->head, r->n) == 0 &&
+           (!r->named || rt_registry_names_changes(in->route->registry) == r->names) &&
+           (!r->atoms.count || rt_atom_cache_changes(peer->cache) == r->cached);
 }
 
 static int repeat(rt_inbound *in, rt_peer *peer, rt_slice raw)
 {
+    const rt_repeat *r = peer->repeat;
     rt_slice payload;
     size_t used;
-    int rc = open_term(in, raw, NULL, &in->payload, &payload, &used);
+    int rc = open_term(in, raw, &r->atoms, &in->payload, &payload, &used);
     if (rc < 0) return rc;
     count(&peer->count.messages_in, 1);
-    return deliver(in, peer, in->repeat.to, payload);
+    return deliver(in, peer, r->to, payload);
 }
 
 static int normal(rt_inbound *in, rt_peer *peer, const uint8_t *p, const rt_frame *f)
@@ -350,8 +359,8 @@ static int normal(rt_inbound *in, rt_peer *peer, const uint8_t *p, const rt_fram
     in->found = 0;
     in->found_by_name = false;
     rc = message(in, peer, control, rt_slice_of(f->body.p + used, f->body.n - used), &f->atoms);
-    if (rc == RT_OK && f->atoms.count == 0 && in->found)
-        remember(in, peer, rt_slice_of(p, (size_t)(f->body.p - p) + used), names);
+    if (rc == RT_OK && in->found)
+        remember(in, peer, rt_slice_of(p, (size_t)(f->body.p - p) + used), &f->atoms, names);
     return rc;
 }
 
@@ -363,7 +372,7 @@ int rt_inbound_packet(rt_inbound *in, rt_peer *peer, const uint8_t *p, size_t n)
     if (n == 0) return RT_OK; /* a tick */
     count(&peer->count.bytes_in, n + 4);
     if (RT_LIKELY(repeated(in, peer, p, n)))
-        return repeat(in, peer, rt_slice_of(p + in->repeat.n, n - in->repeat.n));
+        return repeat(in, peer, rt_slice_of(p + peer->repeat->n, n - peer->repeat->n));
     int rc = rt_frame_parse(peer->cache, peer->header, rt_slice_of(p, n), &f);
     if (rc < 0) return rc;
     switch (f.kind) {

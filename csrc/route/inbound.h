@@ -12,17 +12,19 @@
 #include "route/route.h"
 
 #define RT_REPEAT_BYTES_MAX 192u
+#define RT_REPEAT_ATOMS_MAX 16u
 
-/* The head and control tuple of the last frame that was delivered to a local process.
- * Senders repeat themselves: a frame that begins with the same bytes goes to the same
- * process without being parsed and looked up again. */
+/* The head and control tuple of the last frame of a peer that was delivered to a local
+ * process. Senders repeat themselves: a frame that begins with the same bytes goes to the
+ * same process without being parsed and looked up again. */
 typedef struct rt_repeat {
-    rt_peer *peer;
     rt_pid to;
     bool named;            /* addressed by name, */
     uint64_t names;        /* valid while rt_registry_names_changes is this */
+    uint64_t cached;       /* its atoms: valid while rt_atom_cache_changes is this */
     size_t n;              /* 0: nothing is remembered */
     uint8_t head[RT_REPEAT_BYTES_MAX];
+    rt_atoms atoms;        /* last: there is only memory for RT_REPEAT_ATOMS_MAX of them */
 } rt_repeat;
 
 typedef struct rt_inbound {
@@ -33,7 +35,6 @@ typedef struct rt_inbound {
     rt_buf control;        /* expanded control tuple */
     rt_buf payload;        /* expanded payload */
     rt_buf ident[2];       /* canonical from and reference */
-    rt_repeat repeat;
     rt_pid found;          /* whom the present message goes to, by pid or name */
     bool found_by_name;
 } rt_inbound;

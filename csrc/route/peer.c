@@ -44,12 +44,22 @@ rt_peers *rt_peers_new(const rt_limits *limits)
     return t;
 }
 
+/* What a connection has told; nothing of it means anything on the next one. */
+static void forget_incoming(rt_peer *p)
+{
+    rt_atom_cache_free(p->cache);
+    rt_fragments_free(p->assembly);
+    rt_free(p->repeat);
+    p->cache = NULL;
+    p->assembly = NULL;
+    p->repeat = NULL;
+}
+
 static void peer_free(rt_peer *p)
 {
     if (!p) return;
     rt_outq_fini(&p->out);
-    rt_atom_cache_free(p->cache);
-    rt_fragments_free(p->assembly);
+    forget_incoming(p);
     rt_free((void *)p->name.p);
     rt_free((void *)p->atom.p);
     rt_free(p->cookie);
@@ -218,8 +228,7 @@ int rt_peer_up(rt_peer *p, uint64_t flags, uint32_t creation, const rt_limits *l
         rt_fragments_free(assembly);
         return RT_ENOMEM;
     }
-    rt_atom_cache_free(p->cache);
-    rt_fragments_free(p->assembly);
+    forget_incoming(p);
     p->cache = cache;
     p->assembly = assembly;
     pthread_mutex_lock(&p->out.lock);
@@ -269,9 +278,6 @@ uint64_t rt_peer_down(rt_peer *p)
     rt_outchunk_free(list);
     atomic_fetch_add_explicit(&p->count.dropped_out, lost, memory_order_relaxed); /* a counter */
     atomic_store_explicit(&p->count.up_since, 0, memory_order_relaxed);           /* a counter */
-    rt_atom_cache_free(p->cache);
-    rt_fragments_free(p->assembly);
-    p->cache = NULL;
-    p->assembly = NULL;
+    forget_incoming(p);
     return lost;
 }

@@ -244,6 +244,30 @@ int rt_term_expand(rt_buf *out, const uint8_t *p, size_t n, const rt_atoms *atom
     return rc;
 }
 
+/* An atom of a header, which has been checked; room is reserved. */
+static void put_known_atom(rt_buf *out, rt_slice name) {
+    rt_buf_u8(out, name.n < 256 ? RT_TAG_SMALL_ATOM_UTF8 : RT_TAG_ATOM_UTF8);
+    if (name.n < 256) rt_buf_u8(out, (uint8_t)name.n);
+    else rt_buf_u16(out, (uint16_t)name.n);
+    rt_buf_raw(out, name.p, name.n);
+}
+
+int rt_term_expand_scanned(rt_buf *out, const uint8_t *p, size_t n, const rt_scan *scan) {
+    size_t at = 0;
+    /* A fun's size field is to be corrected, and offsets have 32 bits. */
+    if (scan->fun || scan->cache_refs > RT_SCAN_REFS_MAX || n > UINT32_MAX)
+        return rt_term_expand(out, p, n, scan->atoms);
+    if (rt_buf_reserve(out, scan->expanded_bytes) < 0) return RT_ENOMEM;
+    for (uint32_t i = 0; i < scan->cache_refs; i++) {
+        size_t ref = scan->ref_at[i];
+        rt_buf_raw(out, p + at, ref - at);
+        put_known_atom(out, scan->atoms->at[p[ref + 1]]);
+        at = ref + 2;
+    }
+    rt_buf_raw(out, p + at, n - at);
+    return RT_OK;
+}
+
 int64_t rt_term_skip(const uint8_t *p, size_t n) {
     walker w;
     int rc;

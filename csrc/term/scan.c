@@ -41,7 +41,10 @@ typedef struct level {
 typedef struct scanner {
     const uint8_t *end;
     const rt_atoms *atoms;
+    const uint8_t *begin;
+    uint32_t *ref_at;
     uint32_t cache_refs;
+    bool fun;
     uint64_t grown;    /* bytes that expanding will add */
     level *stack;      /* `space` or the heap */
     uint32_t depth, cap, depth_max;
@@ -63,6 +66,7 @@ static int64_t cache_ref(scanner *s, const uint8_t *p, size_t left) {
     if (left < 2) return RT_AGAIN;
     if (!s->atoms || p[1] >= s->atoms->count) return RT_EBAD;
     name = s->atoms->at[p[1]].n;
+    if (s->cache_refs < RT_SCAN_REFS_MAX) s->ref_at[s->cache_refs] = (uint32_t)(p - s->begin);
     s->cache_refs++;
     s->grown += (name < 256 ? 2 : 3) + name - 2;
     return 2;
@@ -243,6 +247,7 @@ static int64_t fun_head(scanner *s, const uint8_t *p, size_t left, level *inside
     size_t at = FUN_HEAD_BYTES;
     uint32_t size, free_vars;
     int64_t used;
+    s->fun = true;
     if (left < FUN_HEAD_BYTES) return RT_AGAIN;
     size = rt_load_u32(p + 1);
     free_vars = rt_load_u32(p + 26);
@@ -361,6 +366,7 @@ static int64_t scan_compressed(const uint8_t *p, size_t n, rt_scan *scan) {
         return used;
     }
     scan->cache_refs = 0;
+    scan->fun = false;
     scan->compressed = true;
     scan->expanded_bytes = (uint64_t)used + 1;
     return used + 1;
@@ -373,7 +379,10 @@ int64_t rt_term_scan(const uint8_t *p, size_t n, rt_scan *scan) {
     if (n > 0 && p[0] == RT_TAG_COMPRESSED) return scan_compressed(p, n, scan);
     s.end = p + n;
     s.atoms = scan->atoms;
+    s.begin = p;
+    s.ref_at = scan->ref_at;
     s.cache_refs = 0;
+    s.fun = false;
     s.grown = 0;
     s.stack = s.space;
     s.depth = 0;
@@ -386,6 +395,7 @@ int64_t rt_term_scan(const uint8_t *p, size_t n, rt_scan *scan) {
         return rc;
     }
     scan->cache_refs = s.cache_refs;
+    scan->fun = s.fun;
     scan->compressed = false;
     scan->expanded_bytes = (uint64_t)(at - p) + s.grown;
     return at - p;

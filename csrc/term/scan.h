@@ -20,11 +20,15 @@ typedef struct rt_atoms {
     rt_slice at[255];
 } rt_atoms;
 
+#define RT_SCAN_REFS_MAX 16u
+
 typedef struct rt_scan {
     uint32_t depth_max;      /* in */
     const rt_atoms *atoms;   /* in: NULL refuses ATOM_CACHE_REF */
     size_t error_offset;     /* out on failure */
-    uint32_t cache_refs;     /* out: how many ATOM_CACHE_REF were seen */
+    uint32_t cache_refs;     /* out: how many ATOM_CACHE_REF were seen, */
+    uint32_t ref_at[RT_SCAN_REFS_MAX]; /* and where the first of them stand */
+    bool fun;                /* out: a fun is in it, which tells its own size */
     bool compressed;         /* out: the term is 80 (only at the top) */
     uint64_t expanded_bytes; /* out: its length once rt_term_expand has rewritten it */
 } rt_scan;
@@ -42,6 +46,8 @@ int64_t rt_term_scan(const uint8_t *p, size_t n, rt_scan *scan);
  * the same atoms. Errors: RT_ENOMEM; RT_EBAD if p has not passed the scan;
  * RT_ELIMIT if a fun would be longer than its size field can say. */
 int rt_term_expand(rt_buf *out, const uint8_t *p, size_t n, const rt_atoms *atoms);
+/* The same for the term that this scan has just seen at p, faster where it can be. */
+int rt_term_expand_scanned(rt_buf *out, const uint8_t *p, size_t n, const rt_scan *scan);
 
 /* Length of the valid term at p (which has passed the scan); no checks beyond
  * bounds. Returns RT_EBAD if it runs over. */

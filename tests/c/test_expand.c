@@ -107,6 +107,41 @@ static void references_become_atoms(void) {
     rt_buf_fini(&out);
 }
 
+/* Expanding what was scanned gives what expanding gives. */
+static void expands_the_same(const uint8_t *p, size_t n, const rt_atoms *atoms) {
+    rt_scan s = {.depth_max = 100, .atoms = atoms};
+    rt_buf slow = RT_BUF_INIT, fast = RT_BUF_INIT;
+    put_bytes(&fast, "before", 6);
+    CHECK_INT(rt_term_scan(p, n, &s), n);
+    CHECK_INT(rt_term_expand(&slow, p, n, atoms), RT_OK);
+    CHECK_INT(rt_term_expand_scanned(&fast, p, n, &s), RT_OK);
+    CHECK_INT(slow.n, s.expanded_bytes);
+    if (CHECK_INT(fast.n, slow.n + 6)) CHECK_BYTES(fast.p + 6, slow.p, slow.n);
+    rt_buf_fini(&slow);
+    rt_buf_fini(&fast);
+}
+
+static void a_scanned_term_expands_the_same(void) {
+    rt_atoms atoms = some_atoms();
+    rt_buf in = RT_BUF_INIT;
+    put_everything(&in, &atoms, true);
+    expands_the_same(in.p, in.n, &atoms);
+    in.n = 0;
+    put_fun(&in, &atoms, true, 3); /* its size field grows */
+    expands_the_same(in.p, in.n, &atoms);
+    for (size_t refs = 0; refs <= 2 * RT_SCAN_REFS_MAX; refs++) {
+        in.n = 0;
+        put_bytes(&in, "h", 1);
+        put_bytes(&in, (const char[]){(char)(2 * refs)}, 1);
+        for (size_t i = 0; i < refs; i++) {
+            put_bytes(&in, (const char[]){'R', (char)(i % atoms.count)}, 2);
+            put_bytes(&in, "a\5", 2);
+        }
+        expands_the_same(in.p, in.n, &atoms);
+    }
+    rt_buf_fini(&in);
+}
+
 static void references_outside_the_table_are_refused(void) {
     rt_atoms atoms = some_atoms();
     rt_scan s = {.depth_max = 100, .atoms = &atoms};
@@ -180,6 +215,6 @@ static void a_term_that_goes_on_is_not_the_whole(void) {
     rt_buf_fini(&out);
 }
 
-TESTS(references_become_atoms, references_outside_the_table_are_refused,
-      changed_and_cut_terms_stay_consistent, without_memory_nothing_is_written,
-      a_term_that_goes_on_is_not_the_whole)
+TESTS(references_become_atoms, a_scanned_term_expands_the_same,
+      references_outside_the_table_are_refused, changed_and_cut_terms_stay_consistent,
+      without_memory_nothing_is_written, a_term_that_goes_on_is_not_the_whole)

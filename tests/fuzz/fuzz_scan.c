@@ -54,9 +54,12 @@ static void canonical(const uint8_t *p, size_t n) {
 
 static void accepted(const uint8_t *p, size_t n, const rt_scan *scan) {
     rt_scan again = {.depth_max = scan->depth_max, .atoms = scan->atoms};
-    rt_buf plain = RT_BUF_INIT;
+    rt_buf plain = RT_BUF_INIT, scanned = RT_BUF_INIT;
     HOLDS(rt_term_skip(p, n) == (int64_t)n);
     HOLDS(rt_term_expand(&plain, p, n, scan->atoms) == RT_OK);
+    HOLDS(rt_term_expand_scanned(&scanned, p, n, scan) == RT_OK);
+    HOLDS(rt_slice_eq(rt_slice_of(scanned.p, scanned.n), rt_slice_of(plain.p, plain.n)));
+    rt_buf_fini(&scanned);
     HOLDS(plain.n == scan->expanded_bytes);
     if (scan->cache_refs == 0) HOLDS(rt_slice_eq(rt_slice_of(plain.p, plain.n), rt_slice_of(p, n)));
     again.atoms = NULL;

@@ -108,7 +108,9 @@ def test_another_node_that_dies_is_named(files: Path) -> None:
 
 def test_an_erlang_that_does_not_start_is_told(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("bin")
-    (folder / "erl").write_text("#!/bin/sh\necho no such runtime; exit 3\n")
+    (folder / "erl").write_text(
+        f"#!{sys.executable}\nprint('no such runtime')\nraise SystemExit(3)\n"
+    )
     (folder / "erl").chmod(0o755)
     done = begin("demo", "--seconds", "0.5", PATH=f"{folder}:{os.environ['PATH']}")
     text, _ = done.communicate(timeout=60)
