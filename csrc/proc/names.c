@@ -141,11 +141,19 @@ void rt_names_free(rt_names *n) {
     rt_free(n);
 }
 
-static uint32_t name_word(rt_slice name, size_t at) {
-    uint32_t w = 0;
+RT_INLINE uint32_t name_word(rt_slice name, size_t at) {
+    const uint8_t *p = name.p + at;
     size_t left = name.n - at;
-    memcpy(&w, name.p + at, left < 4 ? left : 4);
-    return w;
+    uint32_t w;
+    if (left >= 4) {
+        memcpy(&w, p, 4);
+        return w;
+    }
+    /* Not a memcpy of `left` bytes: reading the word back would wait for each of them. */
+    w = (uint32_t)p[0] << 24;
+    if (left > 1) w |= (uint32_t)p[1] << 16;
+    if (left > 2) w |= (uint32_t)p[2] << 8;
+    return rt_be32(w);
 }
 
 /* Compares the name in the cell; what is read may be of a later use, the caller
