@@ -29,7 +29,7 @@ __all__ = [
 PAIRS = 7
 STOLEN_MAX = 0.05
 NOISE_MAX = 0.10
-REPEATS_MAX = 3  # as many pairs again, times this, before a stolen machine is given up
+REPEATS_MAX = 3  # as many pairs again, times this, before stolen ones are taken as they are
 RESAMPLES = 4000
 
 
@@ -96,10 +96,14 @@ class Comparison:
     size: int = 0
     unit: bool = False
     """The peer is no competitor but a unit: the ratio says how many of those ours costs."""
+    stolen: bool = False
+    """The host took processors away in every attempt at some pair."""
 
     @property
     def quiet(self) -> bool:
-        return self.noise is not None and abs(math.log(self.noise)) <= math.log(1 + NOISE_MAX)
+        if self.noise is None or self.stolen:
+            return False
+        return abs(math.log(self.noise)) <= math.log(1 + NOISE_MAX)
 
     @property
     def verdict(self) -> str:
@@ -149,7 +153,10 @@ def ratio_of_medians(ours: Sequence[float], peer: Sequence[float], seed: int = 1
 def _pairs(
     first: Run, second: Run, pairs: int, times: Callable[[], tuple[int, int]]
 ) -> tuple[list[Sample], list[Sample], int]:
-    """Adjacent runs, one of each, until `pairs` were taken on a machine that was ours."""
+    """Adjacent runs, one of each, until `pairs` were taken on a machine that was ours.
+
+    The third figure: how many more were not. Once there are too many of them, all are taken.
+    """
     ours: list[Sample] = []
     theirs: list[Sample] = []
     repeated = 0
@@ -158,11 +165,8 @@ def _pairs(
         a, b = first(), second()
         if machine.stolen(before, times()) > STOLEN_MAX:
             repeated += 1
-            if repeated > pairs * REPEATS_MAX:
-                raise BenchError(
-                    f"the host took over {STOLEN_MAX:.0%} of the processors in {repeated} pairs"
-                )
-            continue
+            if repeated <= pairs * REPEATS_MAX:
+                continue
         ours.append(a)
         theirs.append(b)
     return ours, theirs, repeated
@@ -188,6 +192,7 @@ def compare(
         raise BenchError(f"{peer[0]}: no figure for {decides}")
     noise = statistics.median(one) / statistics.median(other)
     mine, theirs, repeated = _pairs(ours[1], peer[1], pairs, times)
+    most = max(repeated, again)
     repeated += again
     ratios = {}
     for metric in (*METRICS, *mine[0].more):
@@ -197,5 +202,6 @@ def compare(
     if decides not in ratios:
         raise BenchError(f"{ours[0]}: no figure for {decides}")
     return Comparison(
-        ours[0], peer[0], decides, ratios, noise, pairs, repeated, mine, theirs, unit=unit
-    )
+        ours[0], peer[0], decides, ratios, noise, pairs, repeated, mine, theirs, unit=unit,
+        stolen=most > pairs * REPEATS_MAX,
+    )  # fmt: skip
