@@ -34,18 +34,22 @@ from router.etf import (
 from router.limits import Limits
 from router.mailbox import Mailbox
 from router.node import Node
+from router.serving import NO_REPLY, Caller, GenServer, Server
 
 __all__ = [
+    "NO_REPLY",
     "Atom",
     "BitString",
     "BufferFull",
     "CallTimeout",
+    "Caller",
     "Codec",
     "DecodeError",
     "EncodeError",
     "ExitSignal",
     "Export",
     "Fun",
+    "GenServer",
     "HandshakeError",
     "ImproperList",
     "Limits",
@@ -60,6 +64,7 @@ __all__ = [
     "Reference",
     "RemoteError",
     "RouterError",
+    "Server",
     "__version__",
     "errors",
     "etf",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from router.mailbox import Mailbox
     from router.node import Node
 
-__all__ = ["Caller", "call_sync", "rpc_sync"]
+__all__ = ["Calls", "call_sync", "rpc_sync"]
 
 GEN_CALL = Atom("$gen_call")
 GEN_CAST = Atom("$gen_cast")
@@ -143,7 +143,7 @@ def _key(term: Any) -> Reference | None:
     return None
 
 
-class Caller:
+class Calls:
     """The calls of one node on one loop: one process, answers told apart by reference."""
 
     def __init__(self, node: Node) -> None:

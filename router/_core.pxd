@@ -182,6 +182,12 @@ cdef extern from "router.h" nogil:
     int rt_signal_monitor(rt_route *r, rt_pid self, rt_peer *peer, rt_slice target,
                           rt_slice object, rt_slice ref)
     int rt_signal_demonitor(rt_route *r, rt_pid self, rt_slice ref)
+    void rt_route_set_spawner(rt_route *r, rt_pid pid)
+    int rt_signal_spawned(rt_route *r, rt_pid self, rt_peer *peer, rt_slice from_, rt_slice ref,
+                          uint32_t flags)
+    int rt_signal_not_spawned(rt_route *r, rt_peer *peer, rt_slice from_, rt_slice ref,
+                              const char *reason)
+    int rt_signal_let_go(rt_route *r, rt_pid self, rt_slice ref, rt_slice reason)
     int rt_signal_exit(rt_route *r, rt_pid self, rt_peer *peer, rt_slice to, rt_slice reason)
     int rt_signal_terminate(rt_route *r, rt_pid self, rt_slice reason)
     int rt_signal_spawn(rt_route *r, rt_pid self, rt_peer *peer, rt_slice ref, rt_slice module,

@@ -1171,6 +1171,23 @@ cdef class MailboxCore:
         check(rc, "cannot demonitor")
         return True
 
+    def _let_go(self, ref, reason):
+        """Tells the one watcher with that reference that this process ended; False: there is none."""
+        cdef rt_buf b
+        cdef int rc
+        self.node.need()
+        memset(&b, 0, sizeof(b))
+        try:
+            rt_py_encode(self.codec, reason, &b)
+            rc = rt_signal_let_go(self.node.route, self.local, self.bytes_of(ref),
+                                  rt_slice_of(b.p, b.n))
+        finally:
+            rt_buf_fini(&b)
+        if rc == RT_ENOENT:
+            return False
+        check(rc, "cannot tell a watcher")
+        return True
+
     def exit(self, pid, reason):
         """Sends an exit signal to `pid`, as exit(Pid, Reason) does. A str reason is an atom."""
         cdef rt_buf b
@@ -1227,6 +1244,26 @@ cdef class MailboxCore:
     def _watch_nodes(self, bint on):
         self.node.need()
         check(rt_node_watch(self.node.ptr, self.local, on), "cannot watch nodes")
+
+    def _take_spawn_requests(self, bint on=True):
+        """From now on peers' spawn requests arrive here as messages, or are refused again."""
+        self.node.need()
+        rt_route_set_spawner(self.node.route, self.local if on else 0)
+
+    def _spawned(self, from_, ref, uint32_t flags):
+        """Tells a peer's process that this one was started for its request."""
+        self.node.need()
+        check(rt_signal_spawned(self.node.route, self.local, self.node.find_peer(from_.node).ptr,
+                                self.bytes_of(from_), self.bytes_of(ref), flags),
+              "cannot answer a spawn request")
+
+    def _not_spawned(self, from_, ref, reason):
+        """Tells it that none was."""
+        cdef bytes text = reason.encode()
+        self.node.need()
+        check(rt_signal_not_spawned(self.node.route, self.node.find_peer(from_.node).ptr,
+                                    self.bytes_of(from_), self.bytes_of(ref), text),
+              "cannot refuse a spawn request")
 
     def _spawn_request(self, node, module, function, list args, list options):
         """Sends a spawn request; `("spawn_reply", ref, "ok" | "error", result)` answers."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
+import inspect
 import socket
 import time
 import weakref
+from collections.abc import Callable, Coroutine
 from types import NoneType, TracebackType
 from typing import Any
 
@@ -17,14 +20,17 @@ from router._live import live, members
 from router._loop import LoopBinding
 from router._reports import Waiter
 from router.errors import RouterError
-from router.etf import Codec, Reference
+from router.etf import Codec, Pid, Reference
 from router.limits import Limits
 from router.mailbox import Mailbox
+from router.serving import Caller, GenServer, Server
+from router.spawning import Processes
 
 __all__ = ["Node", "Resolver"]
 
 _START_SECONDS = 10.0
 _LINGER_SECONDS = 1.0
+_PROCESSES_SECONDS = 5.0
 _NAMED_MARK = 64
 
 
@@ -118,7 +124,12 @@ class Node(ConnectingNode):
         self._named_mark = _NAMED_MARK
         self._callbacks: set[Mailbox] = set()
         self._boxes: weakref.WeakSet[Mailbox] = weakref.WeakSet()
-        self._callers: dict[asyncio.AbstractEventLoop, _calls.Caller] = {}
+        self._callers: dict[asyncio.AbstractEventLoop, _calls.Calls] = {}
+        self._servers: set[Server] = set()
+        self._processes: dict[asyncio.AbstractEventLoop, Processes] = {}
+        self._exposed: dict[tuple[str, str], Callable[..., Any]] = {}
+        self.refused_calls = 0
+        """Calls of peers to functions that are not exposed; each was answered `undef`."""
         self._used = False
 
     def __repr__(self) -> str:
@@ -180,11 +191,12 @@ class Node(ConnectingNode):
     async def stop(self) -> None:
         """Ends every process with reason `shutdown`, writes what waits, disconnects.
 
-        Waits at most a second for peers to take what is queued. A second stop
-        does nothing.
+        Waits at most five seconds for servers and spawned processes, and a second for peers to
+        take what is queued. A second stop does nothing.
         """
         try:
             self._close_boxes()
+            await self._end_processes()
             if self.running and any(row[6] for row in self._stats()):
                 await asyncio.get_running_loop().run_in_executor(None, self._linger)
         finally:
@@ -207,6 +219,23 @@ class Node(ConnectingNode):
         for box in members(self._boxes):
             box._end("shutdown")
         self._flush()
+
+    async def _end_processes(self) -> None:
+        """Waits until servers and processes of this loop have ended; who takes too long is
+        cancelled."""
+        loop, own = asyncio.get_running_loop(), asyncio.current_task()
+        processes = self._processes.get(loop)
+        spawned = [t for t in processes.tasks() if t is not own] if processes else []
+        for task in spawned:  # a process that is told to shut down ends
+            if not task.cancelling():
+                task.cancel()
+        served = {s._task for s in list(self._servers) if s._task.get_loop() is loop}
+        tasks = served.difference([own]).union(spawned)  # a handler may stop its node
+        for _ in range(2):
+            if tasks:
+                _, tasks = await asyncio.wait(tasks, timeout=_PROCESSES_SECONDS)
+            for task in tasks:
+                task.cancel()
 
     def _linger(self) -> None:
         """Blocks until nothing is queued for a connected peer, or a second passed."""
@@ -239,6 +268,7 @@ class Node(ConnectingNode):
         for caller in list(self._callers.values()):
             caller.stop(error)
         self._callers.clear()
+        self._processes.clear()
         self._handle_events()  # what the end cost
         live.discard(self)
 
@@ -390,13 +420,13 @@ class Node(ConnectingNode):
 
     # calls -----------------------------------------------------------------------------
 
-    def _caller(self) -> _calls.Caller:
+    def _caller(self) -> _calls.Calls:
         loop = asyncio.get_running_loop()
         caller = self._callers.get(loop)
         if caller is None or caller.stale:
             for other in [loop for loop in list(self._callers) if loop.is_closed()]:
                 self._callers.pop(other).close()
-            caller = self._callers[loop] = _calls.Caller(self)
+            caller = self._callers[loop] = _calls.Calls(self)
         return caller
 
     async def call(self, dest: Any, request: Any, timeout: float = 5.0) -> Any:
@@ -430,6 +460,99 @@ class Node(ConnectingNode):
     ) -> Any:
         """`rpc` for a thread without an event loop."""
         return _calls.rpc_sync(self, node, module, function, args, timeout)
+
+    def serve(
+        self,
+        name: str | None,
+        handler: GenServer | Callable[[Any, Caller | None], Any],
+        *,
+        concurrency: int = 1,
+        limit: int | None = None,
+        limit_bytes: int | None = None,
+        overflow: str | None = None,
+    ) -> Server:
+        """Makes a process on the running loop that answers gen_server calls.
+
+        handler: a GenServer, or a function or coroutine `handler(request, caller)`
+        that gives the answer, NO_REPLY when `caller.reply` gives it later, and gets
+        None as caller of a cast. What such a function raises ends that call, as if the
+        server had died; the server goes on. concurrency: calls that are handled at
+        once; with 1, as in Erlang, each message waits for the one before it. The
+        others: as for `mailbox`. Raises NameTaken, TypeError, ValueError.
+        """
+        loop = asyncio.get_running_loop()
+        if isinstance(handler, GenServer):
+            if getattr(handler, "server", None) is not None:
+                raise ValueError(f"{handler!r} serves already: make another one")
+        elif isinstance(handler, type):
+            raise TypeError(f"handler is a GenServer, not its class: {handler.__name__}()")
+        elif not callable(handler):
+            raise TypeError(f"handler is a GenServer or function, not {type(handler).__name__}")
+        number: object = concurrency
+        if not (isinstance(number, int) and number >= 1):
+            raise ValueError(f"concurrency is an int of at least 1, not {concurrency!r}")
+        self._binding(loop)
+        box = self.mailbox(name, limit=limit, limit_bytes=limit_bytes, overflow=overflow)
+        server = Server(box, handler, concurrency, self._servers.discard)
+        self._servers.add(server)
+        return server
+
+    def _processes_here(self) -> Processes:
+        """Of the running loop."""
+        loop = asyncio.get_running_loop()
+        found = self._processes.get(loop)
+        if found is None or found.stale:
+            for other in [o for o, p in list(self._processes.items()) if p.stale]:
+                del self._processes[other]
+            found = self._processes[loop] = Processes(self)
+        return found
+
+    def spawn(
+        self,
+        function: Callable[..., Coroutine[Any, Any, Any]],
+        *args: Any,
+        name: str | None = None,
+        link: Mailbox | Pid | None = None,
+    ) -> Pid:
+        """Runs `function(box, *args)`, a coroutine, as a process of the running loop.
+
+        It ends with reason `normal` when the coroutine returns, with the exception as
+        reason when it raises (`ExitSignal(reason)`: with that reason), and its task is
+        cancelled when an exit signal ends it. name: registered. link: who is linked to
+        it. Raises NameTaken, TypeError.
+        """
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"spawn takes a coroutine function (async def), not {function!r}")
+        if link is not None and not isinstance(link, (Mailbox, Pid)):
+            raise TypeError(f"link is a Mailbox or a Pid, not {type(link).__name__}")
+        processes = self._processes_here()
+        box = self.mailbox(name)
+        if link is not None:
+            box.link(link.pid if isinstance(link, Mailbox) else link)
+        processes.spawn(box, function, args)
+        return box.pid
+
+    def expose(self, module: str, function: str, callable: Callable[..., Any] | None) -> None:
+        """Lets peers call `callable(*args)`, a function or coroutine, as module:function.
+
+        By erpc:call, cast and multicall, rpc:call and cast, and spawn and its kin; on the
+        loop that exposes. What it raises arrives as an error whose reason is
+        `{python_error, Name, Message, Traceback}`; ExitSignal as an exit. None takes it
+        back. Nothing else can be called: that is logged, counted in `refused_calls`,
+        and answered with `undef`.
+        """
+        for what, value in (("module", module), ("function", function)):
+            text: object = value
+            if not isinstance(text, str) or not 0 < len(text) <= 255:
+                raise TypeError(f"{what} is a str of 1 to 255 characters, not {value!r}")
+        if callable is None:
+            self._exposed.pop((module, function), None)
+            return
+        if not builtins.callable(callable):
+            raise TypeError(f"callable is a function or None, not {type(callable).__name__}")
+        processes = self._processes_here()
+        self._exposed[module, function] = callable
+        processes.serve_spawn_requests(True)
 
     # looking in ---------------------------------------------------------------------------
 

@@ -156,18 +156,6 @@ static int altact(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice p
     return to_pid(in, peer, c, payload);
 }
 
-static int refuse_spawn(rt_inbound *in, rt_peer *peer, const rt_control *c)
-{
-    rt_buf b = RT_BUF_INIT, result = RT_BUF_INIT;
-    int rc = rt_put_atom_str(&result, "notsup");
-    if (rc == RT_OK) rc = rt_outbound_begin(&b);
-    if (rc == RT_OK)
-        rc = rt_control_spawn_reply(&b, c->ref, c->from, 0, rt_slice_of(result.p, result.n));
-    rc = rt_route_put_signal(in->route, peer, &b, rc);
-    rt_buf_fini(&result);
-    return rc;
-}
-
 static int acknowledge_unlink(rt_inbound *in, rt_peer *peer, const rt_control *c)
 {
     rt_buf b = RT_BUF_INIT;
@@ -218,7 +206,7 @@ static int signal(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice p
         return rt_signal_got_down(r, peer, ref, reason);
     case RT_OP_SPAWN_REQUEST:
     case RT_OP_SPAWN_REQUEST_TT:
-        return refuse_spawn(in, peer, c);
+        return rt_signal_got_spawn(r, peer, from, ref, c->mfa, c->options, payload);
     case RT_OP_SPAWN_REPLY:
     case RT_OP_SPAWN_REPLY_TT:
         reason = c->reason;

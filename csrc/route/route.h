@@ -24,6 +24,7 @@ struct rt_route {
     rt_peers *peers;
     _Atomic uint64_t unlink_ids; /* the last one given out */
     _Atomic uint64_t undeliverable; /* local sends to nobody */
+    _Atomic rt_pid spawner;      /* who answers spawn requests; 0: nobody, then it is notsup */
     bool relay;                  /* forward what is for other nodes */
     /* Something was queued for the peer: see that it gets written. Any thread. */
     void (*kick)(rt_route *r, rt_peer *p);
@@ -44,6 +45,12 @@ size_t rt_route_pid(const rt_route *r, rt_pid pid, uint8_t out[RT_PID_BYTES_MAX]
  * is of this node but an older creation; RT_ENOTCONN when it is of another
  * node; RT_EBAD when it is not a pid. */
 int rt_route_local(const rt_route *r, rt_slice pid, rt_pid *out);
+/* Any thread; 0: nobody any more. */
+RT_INLINE void rt_route_set_spawner(rt_route *r, rt_pid pid)
+{
+    /* relaxed: a pid on its own, looked up by whoever reads it */
+    atomic_store_explicit(&r->spawner, pid, memory_order_relaxed);
+}
 /* Counts what was sent to a local process that does not exist. */
 void rt_route_undeliverable(rt_route *r, uint64_t n);
 

@@ -293,6 +293,18 @@ int rt_signal_terminate(rt_route *r, rt_pid self, rt_slice reason)
     return rc;
 }
 
+int rt_signal_let_go(rt_route *r, rt_pid self, rt_slice ref, rt_slice reason)
+{
+    if (rt_relations_find_ref(r->relations, RT_REL_MONITOR_IN, ref) != self) return RT_ENOENT;
+    rt_relation *rel;
+    int rc = rt_relations_remove_ref(r->relations, RT_REL_MONITOR_IN, ref, &rel);
+    if (rc < 0) return rc;
+    uint8_t me[RT_PID_BYTES_MAX];
+    rc = tell_watcher(r, rel, rt_slice_of(me, rt_route_pid(r, self, me)), reason);
+    rt_relation_free_list(rel);
+    return rc;
+}
+
 int rt_signal_got_exit(rt_route *r, rt_peer *peer, rt_pid to, rt_slice from, rt_slice reason,
                        bool from_link)
 {
@@ -535,6 +547,58 @@ int rt_signal_spawn(rt_route *r, rt_pid self, rt_peer *peer, rt_slice ref, rt_sl
     if (removed == RT_OK)
         post_spawn_reply(r, self, ref, "error", atom_slice("noconnection", atom));
     return RT_OK;
+}
+
+int rt_signal_not_spawned(rt_route *r, rt_peer *peer, rt_slice from, rt_slice ref,
+                          const char *reason)
+{
+    uint8_t atom[32];
+    rt_buf b = RT_BUF_INIT;
+    int rc = rt_outbound_begin(&b);
+    if (rc == RT_OK) rc = rt_control_spawn_reply(&b, ref, from, 0, atom_slice(reason, atom));
+    return rt_route_put_signal(r, peer, &b, rc);
+}
+
+int rt_signal_got_spawn(rt_route *r, rt_peer *peer, rt_slice from, rt_slice ref, rt_slice mfa,
+                        rt_slice options, rt_slice args)
+{
+    rt_pid to = atomic_load_explicit(&r->spawner, memory_order_relaxed); /* see its setter */
+    rt_cursor c = rt_cursor_of(from.p, from.n);
+    rt_pid_view asker;
+    rt_buf b = RT_BUF_INIT;
+    /* Nobody asks in another node's name: the answer would go there. */
+    if (rt_read_pid(&c, &asker) < 0 || !rt_slice_eq(asker.node, peer->name)) return RT_EBAD;
+    int rc = to ? RT_OK : RT_ENOENT;
+    if (rc == RT_OK) rc = rt_put_tuple(&b, 6);
+    if (rc == RT_OK) rc = rt_put_atom_str(&b, "spawn_request");
+    if (rc == RT_OK) rc = rt_buf_put(&b, ref.p, ref.n);
+    if (rc == RT_OK) rc = rt_buf_put(&b, from.p, from.n);
+    if (rc == RT_OK) rc = rt_buf_put(&b, mfa.p, mfa.n);
+    if (rc == RT_OK) rc = rt_buf_put(&b, options.p, options.n);
+    if (rc == RT_OK) rc = rt_buf_put(&b, args.p, args.n);
+    if (rc == RT_OK) rc = rt_route_post_signal(r, to, rt_slice_of(b.p, b.n));
+    rt_buf_fini(&b);
+    if (rc == RT_ENOENT || rc == RT_ECLOSED)
+        return rt_signal_not_spawned(r, peer, from, ref, "notsup");
+    return rc;
+}
+
+int rt_signal_spawned(rt_route *r, rt_pid self, rt_peer *peer, rt_slice from, rt_slice ref,
+                      uint32_t flags)
+{
+    uint8_t me[RT_PID_BYTES_MAX];
+    rt_slice self_bytes = rt_slice_of(me, rt_route_pid(r, self, me));
+    if (rt_peer_state_of(peer) != RT_PEER_UP) return RT_OK;
+    int rc = RT_OK;
+    if (flags & RT_SPAWN_MONITOR)
+        rc = add_own(r, RT_REL_MONITOR_IN, self, peer->number, from, ref, 0);
+    if (rc == RT_OK && flags & RT_SPAWN_LINK)
+        rc = add_own(r, RT_REL_LINK, self, peer->number, from, rt_slice_of(NULL, 0), 0);
+    if (rc < 0) return rc;
+    rt_buf b = RT_BUF_INIT;
+    rc = rt_outbound_begin(&b);
+    if (rc == RT_OK) rc = rt_control_spawn_reply(&b, ref, from, flags, self_bytes);
+    return rt_route_put_signal(r, peer, &b, rc);
 }
 
 int rt_signal_got_spawn_reply(rt_route *r, rt_peer *peer, rt_pid to, rt_slice ref, uint64_t flags,

@@ -121,3 +121,15 @@ def test_with_elixir(elixir: object, epmd: Epmd) -> None:
             lines = service.ends().splitlines()
     assert lines[0] == "3"
     assert "nobody" in lines[1]
+
+
+def test_being_called(elixir: object, epmd: Epmd) -> None:
+    code = blocks("Being called")
+    comment, calls = code["elixir"].split("\n", 1)
+    system = next(otp for otp in installed() if not otp.beside)
+    environment = system.environment() | {"TERM": "dumb"}
+    with python(code["python"]) as service:
+        service.until("serving")
+        with running(shlex.split(comment.removeprefix("# ")), environment, calls) as shell:
+            shell.until("{:ok, 6.0}")
+            assert service.ends().splitlines()[1] == "ended: normal"
