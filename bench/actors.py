@@ -29,6 +29,8 @@ START_SECONDS = 30.0
 ANSWER_SECONDS = 90.0
 ERLANG_FLAGS = ("+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none")
 """OTP's own advice where CPU time matters: schedulers sleep when they have nothing to do."""
+ERLANG_LOGGER = "[{handler,default,logger_std_h,#{config => #{type => standard_error}}}]"
+"""Standard output is for answers."""
 
 
 class Actor:
@@ -219,7 +221,8 @@ class Stage:
         name = f"erl{len(flags)}_{part}@127.0.0.1"
         return [
             *(erl, "-noshell", "-name", name, "-setcookie", "bench", "-pa", self._scratch.name),
-            *("-kernel", "logger_level", "error", *flags, "-s", "bench_actor", "main"),
+            *("-kernel", "logger_level", "error", "logger", ERLANG_LOGGER),
+            *(*flags, "-s", "bench_actor", "main"),
         ]
 
     def _compiled(self, source: str) -> Path:

@@ -190,6 +190,13 @@ share(Sorted, Share) ->
 
 cycle(0, _) -> ok;
 cycle(Left, Node) ->
-    true = net_kernel:connect_node(Node),
+    connect(Node),
     true = erlang:disconnect_node(Node),
     cycle(Left - 1, Node).
+
+%% The other side may not have noticed yet that the last connection is gone.
+connect(Node) ->
+    case net_kernel:connect_node(Node) of
+        true -> true;
+        false -> connect(Node)
+    end.
