@@ -39,6 +39,7 @@ cdef extern from "Python.h":
 cdef enum:
     TURN_NS = 5_000_000           # how long a receiver that finds work may keep its loop
     WAYS = 64                     # a power of two
+    SCRATCH_KEPT_BYTES = 4 << 20  # of the buffer that sends encode into
     WAY_BYTES_MAX = 192           # a longer head is written anew for each frame
     BATCH_BYTES = 48 * 1024       # frames of one send_many that are queued at once
 
@@ -497,7 +498,7 @@ cdef class NodeCore:
             rt_buf_fini(b)
             return
         self.scratch_busy = False
-        if b.cap > 1 << 20:  # one large message must not pin its size for ever
+        if b.cap > SCRATCH_KEPT_BYTES:  # a large message must not pin its size for ever
             rt_buf_fini(b)
 
     cdef int put(self, Peer peer, rt_slice frames, bint alone) except -1:

@@ -16,8 +16,10 @@
 #include "base/atomic.h"
 #include "base/base.h"
 
-#define RT_OUTQ_CHUNK_BYTES (64u * 1024u)
+/* A fragment of 64 KiB fits with its heads. */
+#define RT_OUTQ_CHUNK_BYTES (64u * 1024u + 256u)
 #define RT_OUTQ_IOV_MAX 64
+#define RT_CHUNK_POOL_MAX 32u
 
 typedef struct rt_outchunk {
     struct rt_outchunk *next;
@@ -25,6 +27,17 @@ typedef struct rt_outchunk {
     bool raw;                /* not frames: the rest of a handshake */
     uint8_t data[];
 } rt_outchunk;
+
+/* Written chunks that serve again: fresh memory costs as much as what is copied into it.
+ * Shared by many queues; its lock is taken last. */
+typedef struct rt_chunk_pool {
+    pthread_mutex_t lock;
+    rt_outchunk *free;
+    uint32_t count;          /* at most RT_CHUNK_POOL_MAX, each of RT_OUTQ_CHUNK_BYTES */
+} rt_chunk_pool;
+
+int rt_chunk_pool_init(rt_chunk_pool *pool);
+void rt_chunk_pool_fini(rt_chunk_pool *pool);
 
 typedef struct rt_outq {
     pthread_mutex_t lock;
@@ -34,14 +47,24 @@ typedef struct rt_outq {
     _Atomic bool dirty;      /* stands in somebody's list of queues to flush */
     int fd;                  /* -1: not connected */
     uint64_t written;        /* bytes, since the last connect */
+    rt_chunk_pool *pool;     /* or NULL */
 } rt_outq;
 
-int rt_outq_init(rt_outq *q);
+/* Where appending stood. */
+typedef struct rt_outq_mark {
+    rt_outchunk *last;
+    size_t n, bytes;
+} rt_outq_mark;
+
+int rt_outq_init(rt_outq *q, rt_chunk_pool *pool);
 void rt_outq_fini(rt_outq *q);
 /* With the lock held: */
 int rt_outq_put(rt_outq *q, const void *frame, size_t n);
 /* Room for n contiguous bytes at the end, added already; NULL when memory is short. */
 uint8_t *rt_outq_add(rt_outq *q, size_t n);
+/* Takes back what was added since the mark, all under one hold of the lock. */
+rt_outq_mark rt_outq_here(const rt_outq *q);
+void rt_outq_undo(rt_outq *q, rt_outq_mark mark);
 /* Puts bytes before everything else; only while nobody holds the token. */
 int rt_outq_put_front(rt_outq *q, const void *p, size_t n);
 /* Takes all chunks out. */

@@ -33,7 +33,10 @@ rt_fragments *rt_fragments_new(uint32_t in_flight_max, size_t message_bytes_max,
     return f;
 }
 
-static size_t bytes_of(const sequence *s) { return s->control.n + s->payload.n + s->atoms.n; }
+static size_t bytes_of(const sequence *s) {
+    size_t payload = s->payload.n ? s->payload.n - RT_FRAGMENTS_HEADROOM : 0;
+    return s->control.n + payload + s->atoms.n;
+}
 
 static void sequence_fini(sequence *s) {
     rt_buf_fini(&s->control);
@@ -107,8 +110,10 @@ static int fill_first(const rt_fragments *f, const rt_frame *frame, sequence *s)
     rc = scan.cache_refs ? rt_term_expand_scanned(&s->control, p, (size_t)n, &scan)
                          : rt_buf_put(&s->control, p, (size_t)n);
     if (rc < 0) return rc;
-    rc = rt_buf_put(&s->payload, p + n, frame->body.n - (size_t)n);
+    rc = rt_buf_reserve(&s->payload, RT_FRAGMENTS_HEADROOM + frame->body.n - (size_t)n);
     if (rc < 0) return rc;
+    s->payload.n = RT_FRAGMENTS_HEADROOM;
+    rt_buf_raw(&s->payload, p + n, frame->body.n - (size_t)n);
     rc = pack_atoms(&s->atoms, &frame->atoms);
     if (rc < 0) return rc;
     return bytes_of(s) > f->message_bytes_max ? RT_ELIMIT : RT_OK;

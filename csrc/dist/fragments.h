@@ -14,15 +14,22 @@
 
 typedef struct rt_fragments rt_fragments;
 
+/* What stands before a payload in its memory: room for whoever takes that over. */
+#define RT_FRAGMENTS_HEADROOM 56u
+
 /* A whole message again. `control` is expanded (no cache references);
  * `payload` may hold references into `atoms`. All of it is owned by the
  * caller, who ends it with rt_assembled_fini. */
 typedef struct rt_assembled {
     rt_buf control;
-    rt_buf payload;
+    rt_buf payload;      /* behind RT_FRAGMENTS_HEADROOM bytes */
     rt_atoms atoms;      /* slices into atom_bytes */
     rt_buf atom_bytes;
 } rt_assembled;
+
+RT_INLINE rt_slice rt_assembled_payload(const rt_assembled *a) {
+    return rt_slice_of(a->payload.p + RT_FRAGMENTS_HEADROOM, a->payload.n - RT_FRAGMENTS_HEADROOM);
+}
 
 rt_fragments *rt_fragments_new(uint32_t in_flight_max, size_t message_bytes_max,
                                uint32_t depth_max);

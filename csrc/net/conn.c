@@ -7,7 +7,7 @@
 #include "base/alloc.h"
 #include "base/cursor.h"
 
-#define LARGE_PACKET (64u * 1024u)
+#define LARGE_PACKET (128u * 1024u)
 #define WRITE_BYTES_MAX (1u << 20)
 
 static void conn_ready(rt_source *s, uint32_t events);
@@ -16,7 +16,7 @@ int rt_conn_init(rt_conn *c, rt_poller *p, uint8_t *shared, size_t frame_bytes_m
                  const rt_conn_ops *ops)
 {
     memset(c, 0, sizeof *c);
-    int rc = rt_outq_init(&c->own);
+    int rc = rt_outq_init(&c->own, NULL);
     if (rc < 0) return rc;
     c->out = &c->own;
     c->source.fd = -1;

@@ -27,6 +27,18 @@ static rt_block *block_new(const rt_block *before, size_t need) {
     return b;
 }
 
+static void append(rt_chain *chain, rt_message *m, rt_block *b, rt_pid target, uint32_t n) {
+    m->link.next = chain->last ? &chain->last->link : NULL;
+    m->block = b;
+    m->target = target;
+    m->n = n;
+    m->signal = 0;
+    if (!chain->first) chain->first = m;
+    chain->last = m;
+    chain->count++;
+    chain->bytes += n;
+}
+
 rt_message *rt_chain_add(rt_chain *chain, rt_pid target, uint32_t n) {
     rt_block *b = chain->last ? chain->last->block : NULL;
     size_t need = room_for(n);
@@ -38,16 +50,16 @@ rt_message *rt_chain_add(rt_chain *chain, rt_pid target, uint32_t n) {
     m = (rt_message *)((uint8_t *)(b + 1) + b->used);
     b->used += need;
     b->live++;
-    m->link.next = chain->last ? &chain->last->link : NULL;
-    m->block = b;
-    m->target = target;
-    m->n = n;
-    m->signal = 0;
-    if (!chain->first) chain->first = m;
-    chain->last = m;
-    chain->count++;
-    chain->bytes += n;
+    append(chain, m, b, target, n);
     return m;
+}
+
+void rt_chain_adopt(rt_chain *chain, rt_pid target, void *memory, uint32_t n) {
+    rt_block *b = memory;
+    b->live = 1;
+    b->padding = 0;
+    b->used = b->cap = room_for(n);
+    append(chain, (rt_message *)(b + 1), b, target, n);
 }
 
 /* Unlinks the newest message. */

@@ -47,6 +47,10 @@ typedef struct rt_chain {
 /* Appends a message with room for n bytes to the chain, in the last block when
  * it fits, else in a new one; NULL when memory is short (chain untouched). */
 rt_message *rt_chain_add(rt_chain *chain, rt_pid target, uint32_t n);
+/* Appends the n bytes that stand RT_MESSAGE_HEADROOM bytes behind `memory` as a message of
+ * a block of its own; the memory is the chain's from now on. */
+#define RT_MESSAGE_HEADROOM (sizeof(rt_block) + sizeof(rt_message))
+void rt_chain_adopt(rt_chain *chain, rt_pid target, void *memory, uint32_t n);
 /* Takes the last added message back (its content proved invalid). Only right
  * after rt_chain_add. */
 void rt_chain_undo(rt_chain *chain);

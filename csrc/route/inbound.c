@@ -55,6 +55,23 @@ void rt_inbound_flush(rt_inbound *in)
         in->route->overflow(in->route, in->chain_from, in->chain_to, rc == RT_EFULL, bytes);
 }
 
+_Static_assert(RT_MESSAGE_HEADROOM == RT_FRAGMENTS_HEADROOM, "for a message's head");
+
+/* A large payload that was put together from fragments becomes the message as it stands,
+ * unless atoms had to be put into it. */
+static bool take_over(rt_inbound *in, rt_pid to, rt_slice payload)
+{
+    rt_buf *b = in->assembled;
+    if (!b || payload.p != b->p + RT_FRAGMENTS_HEADROOM) return false;
+    size_t need = RT_FRAGMENTS_HEADROOM + payload.n;
+    /* Growing left room behind it. */
+    uint8_t *p = b->cap - need > need / 4 ? rt_realloc(b->p, need) : b->p;
+    if (!p) return false;
+    *b = (rt_buf)RT_BUF_INIT;
+    rt_chain_adopt(&in->chain, to, p, (uint32_t)payload.n);
+    return true;
+}
+
 /* Gathers a message for a local process. */
 static int deliver(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
 {
@@ -65,9 +82,11 @@ static int deliver(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
     if (in->chain.first && (in->chain_to != to || in->chain.bytes > CHAIN_BYTES_MAX))
         rt_inbound_flush(in);
     if (payload.n > UINT32_MAX) return RT_ELIMIT;
-    rt_message *m = rt_chain_add(&in->chain, to, (uint32_t)payload.n);
-    if (!m) return RT_ENOMEM;
-    memcpy(rt_message_data(m), payload.p, payload.n);
+    if (!take_over(in, to, payload)) {
+        rt_message *m = rt_chain_add(&in->chain, to, (uint32_t)payload.n);
+        if (!m) return RT_ENOMEM;
+        memcpy(rt_message_data(m), payload.p, payload.n);
+    }
     in->chain_to = to;
     in->chain_from = peer;
     return RT_OK;
@@ -291,8 +310,10 @@ static int fragment(rt_inbound *in, rt_peer *peer, const rt_frame *f)
     if (rc == 0 && rt_fragments_held(peer->assembly) > in->route->limits.message_bytes_max)
         return RT_ELIMIT;
     if (rc <= 0) return rc;
-    rc = message(in, peer, rt_slice_of(a.control.p, a.control.n),
-                 rt_slice_of(a.payload.p, a.payload.n), &a.atoms);
+    in->assembled = &a.payload;
+    rc = message(in, peer, rt_slice_of(a.control.p, a.control.n), rt_assembled_payload(&a),
+                 &a.atoms);
+    in->assembled = NULL;
     rt_assembled_fini(&a);
     return rc;
 }

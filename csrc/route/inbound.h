@@ -35,6 +35,7 @@ typedef struct rt_inbound {
     rt_buf control;        /* expanded control tuple */
     rt_buf payload;        /* expanded payload */
     rt_buf ident[2];       /* canonical from and reference */
+    rt_buf *assembled;     /* what the present payload stands in, if its memory may be taken */
     rt_pid found;          /* whom the present message goes to, by pid or name */
     bool found_by_name;
 } rt_inbound;

@@ -39,28 +39,27 @@ static int put_fragments(rt_peer *p, rt_slice frame)
     if (rc < 0) return rc;
     /* The reason of an old exit stands in the control tuple, which is never cut. */
     if (payload.n == 0) return rt_outq_put(&p->out, frame.p, frame.n);
-    size_t count = (payload.n + RT_FRAGMENT_BYTES - 1) / RT_FRAGMENT_BYTES;
-    size_t total = RT_FRAME_FRAG_FIRST_HEAD + control.n + payload.n +
-                   (count - 1) * RT_FRAME_FRAG_NEXT_HEAD;
-    uint8_t *out = rt_outq_add(&p->out, total); /* all or nothing */
-    if (!out) return RT_ENOMEM;
-    uint64_t seq = ++p->sequence;
+    uint64_t seq = p->sequence + 1;
+    rt_outq_mark mark = rt_outq_here(&p->out);
     size_t at = 0;
-    for (size_t left = count; left > 0; left--) {
+    for (size_t left = (payload.n + RT_FRAGMENT_BYTES - 1) / RT_FRAGMENT_BYTES; left > 0; left--) {
         size_t part = payload.n - at < RT_FRAGMENT_BYTES ? payload.n - at : RT_FRAGMENT_BYTES;
-        if (left == count) {
+        size_t head = at == 0 ? RT_FRAME_FRAG_FIRST_HEAD + control.n : RT_FRAME_FRAG_NEXT_HEAD;
+        uint8_t *out = rt_outq_add(&p->out, head + part);
+        if (!out) {
+            rt_outq_undo(&p->out, mark); /* all or nothing */
+            return RT_ENOMEM;
+        }
+        if (at == 0) {
             rt_frame_head_frag_first(out, seq, left, control.n + part);
-            out += RT_FRAME_FRAG_FIRST_HEAD;
-            memcpy(out, control.p, control.n);
-            out += control.n;
+            memcpy(out + RT_FRAME_FRAG_FIRST_HEAD, control.p, control.n);
         } else {
             rt_frame_head_frag_next(out, seq, left, part);
-            out += RT_FRAME_FRAG_NEXT_HEAD;
         }
-        memcpy(out, payload.p + at, part);
-        out += part;
+        memcpy(out + head, payload.p + at, part);
         at += part;
     }
+    p->sequence = seq;
     return RT_OK;
 }
 

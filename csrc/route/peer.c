@@ -11,6 +11,7 @@
 struct rt_peers {
     pthread_mutex_t lock;
     rt_limits limits;
+    rt_chunk_pool pool;      /* of all their queues */
     rt_peer **bucket;
     uint32_t buckets;        /* a power of two */
     rt_peer **at;            /* by number - 1 */
@@ -36,12 +37,13 @@ rt_peers *rt_peers_new(const rt_limits *limits)
     t->limits = *limits;
     t->buckets = 64;
     t->bucket = rt_calloc(t->buckets, sizeof *t->bucket);
-    if (!t->bucket || pthread_mutex_init(&t->lock, NULL) != 0) {
-        rt_free(t->bucket);
-        rt_free(t);
-        return NULL;
-    }
-    return t;
+    if (!t->bucket || rt_chunk_pool_init(&t->pool) < 0) goto fail;
+    if (pthread_mutex_init(&t->lock, NULL) == 0) return t;
+    rt_chunk_pool_fini(&t->pool);
+fail:
+    rt_free(t->bucket);
+    rt_free(t);
+    return NULL;
 }
 
 /* What a connection has told; nothing of it means anything on the next one. */
@@ -72,16 +74,17 @@ void rt_peers_free(rt_peers *t)
     for (uint32_t i = 0; i < t->count; i++) peer_free(t->at[i]);
     rt_free(t->at);
     rt_free(t->bucket);
+    rt_chunk_pool_fini(&t->pool);
     pthread_mutex_destroy(&t->lock);
     rt_free(t);
 }
 
-static rt_peer *peer_new(rt_slice name)
+static rt_peer *peer_new(rt_slice name, rt_chunk_pool *pool)
 {
     rt_buf atom = RT_BUF_INIT;
     rt_peer *p = rt_calloc(1, sizeof *p);
     uint8_t *copy = rt_malloc(name.n);
-    if (!p || !copy || rt_outq_init(&p->out) < 0) goto fail;
+    if (!p || !copy || rt_outq_init(&p->out, pool) < 0) goto fail;
     memcpy(copy, name.p, name.n);
     if (rt_put_atom(&atom, name) < 0) {
         pthread_mutex_destroy(&p->out.lock);
@@ -139,7 +142,7 @@ static int insert(rt_peers *t, rt_slice name, uint64_t hash, rt_peer **out)
         t->at = at;
         t->cap = cap;
     }
-    rt_peer *p = peer_new(name);
+    rt_peer *p = peer_new(name, &t->pool);
     if (!p) return RT_ENOMEM;
     rt_peer **slot = &t->bucket[hash & (t->buckets - 1)];
     p->next = *slot;

@@ -132,7 +132,7 @@ static int on_fragment(receiver *r, const rt_frame *f) {
     r->cut++;
     if (rc <= 0) return rc;
     rc = on_message(r, rt_slice_of(a.control.p, a.control.n),
-                    rt_slice_of(a.payload.p, a.payload.n), &a.atoms);
+                    rt_assembled_payload(&a), &a.atoms);
     rt_assembled_fini(&a);
     return rc;
 }

@@ -331,6 +331,121 @@ static void test_a_payload_that_is_cut(void)
     node_close(&n);
 }
 
+/* One fragment: the first with header and control, others with payload alone. */
+static void put_fragment(rt_buf *b, rt_pid to, uint64_t seq, uint64_t left, bool first,
+                         const uint8_t *p, size_t n)
+{
+    static const uint8_t head[] = {131, 69}, next[] = {131, 70};
+    b->n = 0;
+    CHECK_INT(rt_buf_put(b, first ? head : next, 2), RT_OK);
+    CHECK_INT(rt_buf_reserve(b, 16), RT_OK);
+    rt_buf_u64(b, seq);
+    rt_buf_u64(b, left);
+    if (first) {
+        rt_buf part = RT_BUF_INIT;
+        put_send(&part, NEW, to, 0);
+        /* Behind `131 68`, up to the payload: the atoms and the control tuple. */
+        CHECK_INT(rt_buf_put(b, part.p + 2, part.n - 2 - 6), RT_OK);
+        rt_buf_fini(&part);
+    }
+    CHECK_INT(rt_buf_put(b, p, n), RT_OK);
+}
+
+/* A binary, or with `atom` a tuple of the third atom of the header and a binary. */
+static void put_large(rt_buf *term, size_t n, bool atom)
+{
+    term->n = 0;
+    if (atom) CHECK_INT(rt_buf_put(term, "h\2R\2", 4), RT_OK);
+    CHECK_INT(rt_buf_reserve(term, 5 + n), RT_OK);
+    rt_buf_u8(term, RT_TAG_BINARY);
+    rt_buf_u32(term, (uint32_t)n);
+    for (size_t i = 0; i < n; i++) rt_buf_u8(term, (uint8_t)(i * 7));
+}
+
+/* Feeds the term in parts; what the last one gave. */
+static int feed_parts(node *n, rt_peer *p, const rt_buf *term, size_t part, uint64_t seq)
+{
+    rt_buf b = RT_BUF_INIT;
+    uint64_t left = (term->n + part - 1) / part;
+    int rc = RT_OK;
+    for (size_t at = 0; at < term->n && rc == RT_OK; at += part, left--) {
+        size_t k = term->n - at < part ? term->n - at : part;
+        put_fragment(&b, n->box->self, seq, left, at == 0, term->p + at, k);
+        rc = feed(n, p, &b);
+    }
+    rt_buf_fini(&b);
+    return rc;
+}
+
+static void test_fragments(void)
+{
+    static const size_t sizes[] = {0, 1, 100, 1000, 70000, 300001};
+    static const size_t parts[] = {1 << 16, 1000, 33};
+    node n;
+    rt_buf term = RT_BUF_INIT;
+    uint64_t seq = 0;
+    node_open(&n);
+    rt_peer *p = peer_up(&n, "a@127.0.0.1");
+    for (int i = 0; i < 6; i++) {
+        for (int j = 0; j < 3; j++) {
+            for (int atom = 0; atom < 2; atom++) {
+                put_large(&term, sizes[i], atom);
+                CHECK_INT(feed_parts(&n, p, &term, parts[j], ++seq), RT_OK);
+                rt_message *m = rt_process_pop(n.box);
+                if (!CHECK(m != NULL)) continue;
+                size_t more = atom ? 5 : 0; /* "event" takes the place of the reference */
+                CHECK_INT(m->n, term.n + more);
+                CHECK_BYTES(rt_message_data(m) + (atom ? 9 : 0), term.p + (atom ? 4 : 0),
+                            sizes[i] + 5);
+                rt_message_free(m);
+            }
+        }
+    }
+    /* To nobody: the memory goes. */
+    rt_pid self = n.box->self;
+    end_box(&n, n.box);
+    put_large(&term, 70000, false);
+    n.box = &(rt_process){.self = self};
+    CHECK_INT(feed_parts(&n, p, &term, 1 << 16, ++seq), RT_OK);
+    CHECK_INT(dropped(p), 1);
+    CHECK_INT(rt_process_new(n.route.registry, &n.box), RT_OK);
+    rt_buf_fini(&term);
+    node_close(&n);
+}
+
+static void test_fragments_without_memory(void)
+{
+    node n;
+    rt_buf term = RT_BUF_INIT;
+    node_open(&n);
+    rt_peer *p = peer_up(&n, "a@127.0.0.1");
+    put_large(&term, 3000, false);
+    for (long at = 0;; at++) {
+        rt_buf b = RT_BUF_INIT;
+        rt_alloc_fail_after(-1);
+        put_fragment(&b, n.box->self, (uint64_t)at + 1, 2, true, term.p, 2000);
+        rt_buf last = RT_BUF_INIT;
+        put_fragment(&last, n.box->self, (uint64_t)at + 1, 1, false, term.p + 2000, term.n - 2000);
+        rt_alloc_fail_after(at);
+        int rc = rt_inbound_packet(&n.in, p, b.p, b.n);
+        if (rc == RT_OK) rc = rt_inbound_packet(&n.in, p, last.p, last.n);
+        rt_alloc_fail_after(-1);
+        rt_inbound_flush(&n.in);
+        rt_message *m = rt_process_pop(n.box);
+        CHECK(rc == RT_ENOMEM ? m == NULL : rc == RT_OK && m != NULL && m->n == term.n);
+        rt_message_free(m);
+        rt_buf_fini(&b);
+        rt_buf_fini(&last);
+        if (rc == RT_OK && at > 20) break;
+        if (rc < 0) { /* as a session does */
+            rt_peer_down(p);
+            CHECK_INT(rt_peer_up(p, RT_FLAGS_OURS, 1, &n.route.limits), RT_OK);
+        }
+    }
+    rt_buf_fini(&term);
+    node_close(&n);
+}
+
 static void test_no_memory(void)
 {
     node n;
@@ -421,4 +536,4 @@ static void test_memory_makes_no_difference(void)
 
 TESTS(test_a_head_that_repeats_itself, test_a_slot_that_changes, test_a_name_that_moves,
       test_a_process_that_ends, test_a_connection_that_is_new, test_each_peer_has_its_own,
-      test_a_payload_that_is_cut, test_no_memory, test_memory_makes_no_difference)
+      test_a_payload_that_is_cut, test_fragments, test_fragments_without_memory, test_no_memory, test_memory_makes_no_difference)

@@ -121,7 +121,7 @@ static int on_fragment(receiver *r, const rt_frame *f) {
     HOLDS(rt_fragments_held(r->fragments) <= (size_t)IN_FLIGHT * MESSAGE_BYTES_MAX);
     if (rc <= 0) return rc;
     rc = on_control(rt_slice_of(a.control.p, a.control.n), &m);
-    if (rc == RT_OK && m.payload) rc = on_payload(rt_slice_of(a.payload.p, a.payload.n), &a.atoms);
+    if (rc == RT_OK && m.payload) rc = on_payload(rt_assembled_payload(&a), &a.atoms);
     rt_assembled_fini(&a);
     return rc;
 }
