@@ -17,11 +17,20 @@ start() ->
 commands() ->
     case io:get_line(standard_io, "") of
         Line when is_list(Line) ->
-            obey(string:lexemes(Line, " \n")),
+            try
+                obey(string:lexemes(Line, " \n"))
+            catch
+                _:Reason -> io:format("{\"error\": \"~s\"}~n", [plain(Reason)])
+            end,
             commands();
         _ ->
             halt(0)
     end.
+
+%% What may stand in a JSON string.
+plain(Term) ->
+    Text = lists:flatten(io_lib:format("~0p", [Term])),
+    [case C of $" -> $'; $\\ -> $/; _ -> C end || C <- Text].
 
 obey(["receive", _Form, Count, Size, Senders, Boxes]) ->
     receive_all(num(Count), num(Size), num(Senders), num(Boxes));
@@ -191,7 +200,8 @@ share(Sorted, Share) ->
 cycle(0, _) -> ok;
 cycle(Left, Node) ->
     connect(Node),
-    true = erlang:disconnect_node(Node),
+    %% false: the other side ended it first, as it may when it takes it for the last one.
+    _ = erlang:disconnect_node(Node),
     cycle(Left - 1, Node).
 
 %% The other side may not have noticed yet that the last connection is gone.
