@@ -224,13 +224,13 @@ class Node(ConnectingNode):
         """Waits until servers and processes of this loop have ended; who takes too long is
         cancelled."""
         loop, own = asyncio.get_running_loop(), asyncio.current_task()
+        served = {s._task for s in list(self._servers) if s._task.get_loop() is loop}
         processes = self._processes.get(loop)
-        spawned = [t for t in processes.tasks() if t is not own] if processes else []
-        for task in spawned:  # a process that is told to shut down ends
+        tasks = served.union(processes.tasks() if processes else ())
+        tasks.discard(own)  # a handler may stop its node
+        for task in tasks - served:  # a process that is told to shut down ends
             if not task.cancelling():
                 task.cancel()
-        served = {s._task for s in list(self._servers) if s._task.get_loop() is loop}
-        tasks = served.difference([own]).union(spawned)  # a handler may stop its node
         for _ in range(2):
             if tasks:
                 _, tasks = await asyncio.wait(tasks, timeout=_PROCESSES_SECONDS)
@@ -493,9 +493,18 @@ class Node(ConnectingNode):
             raise ValueError(f"concurrency is an int of at least 1, not {concurrency!r}")
         self._binding(loop)
         box = self.mailbox(name, limit=limit, limit_bytes=limit_bytes, overflow=overflow)
-        server = Server(box, handler, concurrency, self._servers.discard)
+        return Server(box, handler, concurrency, self._watch_server)
+
+    def _watch_server(self, server: Server) -> Callable[[], None]:
+        processes = self._processes_here()
+        ref = processes.watch(server.box, server._task)
         self._servers.add(server)
-        return server
+
+        def let_alone() -> None:
+            processes.forget(ref)
+            self._servers.discard(server)
+
+        return let_alone
 
     def _processes_here(self) -> Processes:
         """Of the running loop."""

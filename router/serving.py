@@ -141,7 +141,8 @@ class _Function(GenServer):
             return await _finished(self._handler(request, caller))
         except ExitSignal:
             raise
-        except Exception as e:
+        except (Exception, asyncio.CancelledError) as e:
+            _unless_cancelled(e)
             log.exception("%r: a call of %r failed", self.server, caller.pid)
             if not caller.done:
                 caller.fail(reason_of(e))
@@ -152,23 +153,33 @@ class _Function(GenServer):
             await _finished(self._handler(request, None))
         except ExitSignal:
             raise
-        except Exception:
+        except (Exception, asyncio.CancelledError) as e:
+            _unless_cancelled(e)
             log.exception("%r: a cast failed", self.server)
 
     def state(self) -> Any:
         return getattr(self._handler, "__qualname__", repr(self._handler))
 
 
+def _unless_cancelled(e: BaseException) -> None:
+    """Passes on that this task is cancelled; not that something it waited for was."""
+    task = asyncio.current_task()
+    if isinstance(e, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise e
+
+
 async def _finished(result: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
+
+
+Watch = Callable[["Server"], Callable[[], object]]
+"""Sees that the task ends with the process. What it gives lets the task alone."""
 
 
 class Server:
     """A process that serves. Made by `Node.serve`."""
 
-    def __init__(
-        self, box: Mailbox, handler: Any, concurrency: int, ended: Callable[[Server], object]
-    ) -> None:
+    def __init__(self, box: Mailbox, handler: Any, concurrency: int, watch: Watch) -> None:
         self.box = box
         """Its mailbox: to link, monitor and send with, not to receive from."""
         self._gen = handler if isinstance(handler, GenServer) else _Function(handler)
@@ -178,8 +189,8 @@ class Server:
         self._calls: set[asyncio.Task[None]] = set()
         self._free = asyncio.Semaphore(concurrency) if concurrency > 1 else None
         self._reason: Any = None
-        self._ended = ended
         self._task = asyncio.get_running_loop().create_task(self._run(), name=repr(self))
+        self._let_alone = watch(self)
 
     def __repr__(self) -> str:
         name = f" {str(self.box.name)!r}" if self.box.name is not None else ""
@@ -219,7 +230,7 @@ class Server:
         except ExitSignal as e:
             reason = e.reason
         except asyncio.CancelledError:
-            reason = Atom("shutdown")
+            reason = Atom("shutdown")  # unless something else has ended it already
         except Exception as e:
             log.exception("%r: ended by an exception", self)
             reason = reason_of(e)
@@ -227,6 +238,7 @@ class Server:
             await self._end(reason)
 
     async def _end(self, reason: Any) -> None:
+        self._let_alone()
         for task in self._calls:
             task.cancel()
         try:
@@ -239,11 +251,12 @@ class Server:
             await _finished(self._gen.terminate(self._reason))
         except Exception:
             log.exception("%r: terminate failed", self)
-        self._ended(self)
 
     async def _next(self) -> Any:
         """The oldest message; while suspended the oldest system message."""
         while True:
+            if (ended := self.box._exit_reason()) is not None:
+                raise ExitSignal(ended[0])
             if self._suspended:
                 for term in self._waiting:
                     if _is_system(term):
@@ -338,7 +351,10 @@ class Server:
             return True
 
     def _shown_state(self) -> Any:
-        state = self._gen.state()
+        try:
+            state = self._gen.state()
+        except Exception as e:
+            return reason_of(e)
         try:
             encode(state)
         except EncodeError:

@@ -66,8 +66,18 @@ class Processes:
 
     def start(self, box: Mailbox, work: Coroutine[Any, Any, Any], what: str) -> None:
         """Runs `work` as the process of `box`: its result is the reason."""
+        self.watch(box, self._loop.create_task(self._run(box, work), name=what))
+
+    def watch(self, box: Mailbox, task: asyncio.Task[None]) -> Reference:
+        """Cancels the task when something else ends the process of `box`."""
         ref = self._box.monitor(box.pid)
-        self._tasks[ref] = self._loop.create_task(self._run(box, work), name=what)
+        self._tasks[ref] = task
+        return ref
+
+    def forget(self, ref: Reference) -> None:
+        """What that task still does is its own affair."""
+        if self._tasks.pop(ref, None) is not None and self._node.running:
+            self._box.demonitor(ref)
 
     async def _run(self, box: Mailbox, work: Coroutine[Any, Any, Any]) -> None:
         try:

@@ -338,6 +338,93 @@ async def test_a_handler_may_stop_its_node(options: dict[str, Any]) -> None:
     assert not node.running
 
 
+async def test_a_handler_that_waits_is_ended_with_its_process(pair: Pair) -> None:
+    async with pair() as (a, b):
+        for concurrency in (1, 2):
+            begun, cancelled = asyncio.Event(), []
+
+            async def stuck(
+                request: Any,
+                caller: Caller | None,
+                begun: asyncio.Event = begun,
+                cancelled: list[Any] = cancelled,
+            ) -> Any:
+                begun.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    cancelled.append(request)
+
+            server = a.serve("stuck", stuck, concurrency=concurrency)
+            calls = [asyncio.create_task(b.call(server.pid, i)) for i in range(4)]
+            await begun.wait()
+            killer = b.mailbox()
+            killer.exit(server.pid, "kill")
+            async with asyncio.timeout(10):
+                assert await server.wait() == "killed"
+            assert cancelled == list(range(concurrency))
+            for call in calls:
+                with pytest.raises((RemoteError, NoProcess)):
+                    await call
+            assert server not in a._servers
+
+
+async def test_terminate_is_not_cut_short(pair: Pair) -> None:
+    async with pair() as (a, b):
+        stock = Stock()
+
+        async def terminate(reason: Any) -> None:
+            for _ in range(5):  # turns in which the end of its own process is told
+                await asyncio.sleep(0.001)
+            stock.ended.append(reason)
+
+        stock.terminate = terminate  # type: ignore[method-assign]
+        server = a.serve("stock", stock)
+        with pytest.raises(RemoteError):
+            await b.call(server.pid, 1)
+        async with asyncio.timeout(10):
+            await server.wait()
+        assert len(stock.ended) == 1
+
+
+async def test_something_else_that_was_cancelled(pair: Pair) -> None:
+    async with pair() as (a, b):
+
+        async def handler(request: Any, caller: Caller | None) -> Any:
+            if request != 1:
+                return request
+            task = asyncio.create_task(asyncio.sleep(60))
+            task.cancel()
+            await task
+
+        server = a.serve("x", handler)
+        with pytest.raises(RemoteError) as caught:
+            await b.call(server.pid, 1)
+        assert caught.value.reason[1] == b"CancelledError"
+        assert await b.call(server.pid, 2) == 2
+
+
+async def test_what_waits_when_it_ends_is_gone(pair: Pair) -> None:
+    async with pair() as (a, _):
+        seen: list[Any] = []
+        server = a.serve("x", lambda request, caller: seen.append(request))
+        for i in range(10):
+            a.cast(server.pid, i)
+        server.close()
+        assert await server.wait() == "normal" and seen == []
+
+
+async def test_a_state_that_cannot_be_shown(pair: Pair) -> None:
+    class Odd(GenServer):
+        def state(self) -> Any:
+            raise ValueError("no state")
+
+    async with pair() as (a, b):
+        server = a.serve("odd", Odd())
+        ok, shown = await ask(b.mailbox(), server.pid, Atom("get_state"))
+        assert ok == "ok" and shown[:3] == ("python_error", b"ValueError", b"no state")
+
+
 async def test_it_is_a_context_and_has_limits(pair: Pair) -> None:
     async with pair() as (a, b):
         async with a.serve("small", Stock(), limit=2, overflow="drop") as server:
