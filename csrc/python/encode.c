@@ -129,6 +129,8 @@ rt_enc_frame *rt_enc_push(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n) 
     rt_enc_frame *f = &e->stack[e->depth++];
     f->obj = Py_NewRef(obj);
     f->held = f->seen = NULL;
+    f->key_type = NULL;
+    f->key_kinds = 0;
     f->at = NULL;
     f->pos = f->done = 0;
     f->n = n;
@@ -171,25 +173,6 @@ static int open_tuple(rt_enc *e, PyObject *obj) {
     return rt_enc_push(e, obj, F_TUPLE, n) ? 0 : -1;
 }
 
-/* Whether two keys that Python tells apart might be one term in Erlang. */
-static bool keys_may_clash(rt_py_state *st, PyObject *dict) {
-    enum { STR = 1, BYTES = 2, ATOM = 4, CONST = 8, OTHER = 16 };
-    unsigned kinds = 0;
-    PyObject *key, *value;
-    for (Py_ssize_t at = 0; PyDict_Next(dict, &at, &key, &value);) {
-        PyTypeObject *t = Py_TYPE(key);
-        if (t == &PyUnicode_Type) kinds |= STR;
-        else if (t == &PyBytes_Type) kinds |= BYTES;
-        else if (t == st->atom) kinds |= ATOM;
-        else if (t == &PyBool_Type || key == Py_None) kinds |= CONST;
-        else if (t != &PyLong_Type && t != &PyFloat_Type && t != st->pid && t != st->ref)
-            kinds |= OTHER;
-    }
-    bool both = (kinds & (STR | BYTES)) == (STR | BYTES) ||
-                ((kinds & CONST) && (kinds & (ATOM | STR))) || (kinds & OTHER);
-    return both && PyDict_GET_SIZE(dict) > 1;
-}
-
 static int open_dict(rt_enc *e, PyObject *obj, PyObject *dict, uint8_t kind) {
     Py_ssize_t n = PyDict_GET_SIZE(dict);
     if ((size_t)n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a map of %zd pairs", n);
@@ -204,9 +187,6 @@ static int open_dict(rt_enc *e, PyObject *obj, PyObject *dict, uint8_t kind) {
             PyErr_NoMemory();
             return -1;
         }
-    } else if (kind == F_DICT && keys_may_clash(e->st, dict)) {
-        f->seen = PySet_New(NULL);
-        if (!f->seen) return -1;
     }
     return 0;
 }
@@ -277,7 +257,7 @@ RT_INLINE int put_leaf(rt_enc *e, PyObject *obj) {
     if (t == e->st->atom) {
         rt_atom_obj *a = (rt_atom_obj *)obj;
         if (RT_UNLIKELY(rt_enc_room(e, a->ext_n) < 0)) return -1;
-        memcpy(e->w, a->ext, a->ext_n);
+        rt_enc_copy(e->w, a->ext, a->ext_n);
         e->w += a->ext_n;
         return 1;
     }
@@ -384,6 +364,50 @@ done:
     return rc;
 }
 
+/* Python tells keys apart that may be one term in Erlang: a str and the bytes of its text,
+ * None and an atom. Keys of one kind, or of kinds that never meet, need no looking at. */
+enum { STR = 1, BYTES = 2, ATOM = 4, CONST = 8, OTHER = 16 };
+
+static unsigned key_kind(const rt_py_state *st, PyTypeObject *t) {
+    if (t == &PyUnicode_Type) return STR;
+    if (t == &PyBytes_Type) return BYTES;
+    if (t == st->atom) return ATOM;
+    if (t == &PyBool_Type || t == Py_TYPE(Py_None)) return CONST;
+    if (t == &PyLong_Type || t == &PyFloat_Type || t == st->pid || t == st->ref) return 0;
+    return OTHER;
+}
+
+static bool kinds_may_meet(unsigned kinds) {
+    return (kinds & (STR | BYTES)) == (STR | BYTES) ||
+           ((kinds & CONST) && (kinds & (ATOM | STR))) || (kinds & OTHER);
+}
+
+/* The set of the keys written so far. They are of kinds that run no user's code. */
+static int begin_seen(rt_enc *e, rt_enc_frame *f) {
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    f->seen = PySet_New(NULL);
+    if (!f->seen) return -1;
+    for (Py_ssize_t i = 0; i < f->done && PyDict_Next(f->obj, &at, &key, &value); i++) {
+        rt_buf b = RT_BUF_INIT;
+        int rc = rt_py_encode((PyObject *)e->codec, key, &b);
+        PyObject *bytes = rc < 0 ? NULL : PyBytes_FromStringAndSize((char *)b.p, (Py_ssize_t)b.n);
+        rt_buf_fini(&b);
+        rc = bytes ? PySet_Add(f->seen, bytes) : -1;
+        Py_XDECREF(bytes);
+        if (rc < 0) return -1;
+    }
+    return 0;
+}
+
+/* Looks at a key of another type than the one before. */
+static int note_key_type(rt_enc *e, rt_enc_frame *f, PyTypeObject *t) {
+    f->key_type = t;
+    f->key_kinds |= (uint8_t)key_kind(e->st, t);
+    if (f->seen || f->at || f->kind != F_DICT || f->n < 2 || !kinds_may_meet(f->key_kinds)) return 0;
+    return begin_seen(e, f);
+}
+
 /* Notes a key that was just written; EncodeError when it is a second one. */
 static int check_key(rt_enc *e, rt_enc_frame *f) {
     PyObject *bytes = PyBytes_FromStringAndSize((char *)e->base + f->start,
@@ -422,6 +446,8 @@ static int next_pair(rt_enc *e, rt_enc_frame *f, PyObject **out) {
         key = PyTuple_GET_ITEM(pair, 0);
         value = PyTuple_GET_ITEM(pair, 1);
     }
+    if (RT_UNLIKELY(Py_TYPE(key) != f->key_type) && note_key_type(e, f, Py_TYPE(key)) < 0)
+        return -1;
     f->start = (size_t)(e->w - e->base);
     if (f->at) f->at[f->done] = f->start;
     f->done++;
