@@ -423,83 +423,109 @@ static int check_key(rt_enc *e, rt_enc_frame *f) {
     return dup;
 }
 
-/* 1 with *out (borrowed from the frame or its container), 0 at the end. */
-static int next_pair(rt_enc *e, rt_enc_frame *f, PyObject **out) {
-    PyObject *key, *value;
-    if (f->held && f->in_key) {
-        if (f->seen && check_key(e, f) < 0) return -1;
-        f->in_key = false;
-        *out = f->held;
-        return 1;
+/* The functions below write what is left of a container, until its END, or until something
+ * comes that is no plain leaf: REST with *out (borrowed from the frame or its container); ANY
+ * when it may be a leaf all the same. Leaves run no user's code, so what was looked at once
+ * stays as it is until one of these returns. */
+enum { END = 0, REST = 1, ANY = 2 };
+
+static int rest_of_list(rt_enc *e, rt_enc_frame *f, PyObject **out) {
+    PyObject *list = f->obj;
+    Py_ssize_t i = f->done, n = f->n;
+    if (RT_UNLIKELY(PyList_GET_SIZE(list) != n)) return changed(e);
+    while (i < n) {
+        PyObject *item = PyList_GET_ITEM(list, i);
+        f->done = ++i; /* an error says where */
+        int rc = put_leaf(e, item);
+        if (RT_LIKELY(rc > 0)) continue;
+        *out = item;
+        return rc < 0 ? -1 : REST;
     }
-    PyObject *dict = f->kind == F_MAP ? ((rt_map_obj *)f->obj)->pairs : f->obj;
-    Py_CLEAR(f->held);
-    if (RT_UNLIKELY(PyDict_GET_SIZE(dict) != f->n)) return changed(e);
-    if (f->done == f->n) {
-        if (f->at && sort_pairs(e, f) < 0) return -1;
-        pop(e);
-        return 0;
+    return end_list(e, f);
+}
+
+static int rest_of_tuple(rt_enc *e, rt_enc_frame *f, PyObject **out) {
+    PyObject *tuple = f->obj;
+    Py_ssize_t i = f->done, n = f->n;
+    while (i < n) {
+        PyObject *item = PyTuple_GET_ITEM(tuple, i);
+        f->done = ++i; /* an error says where */
+        int rc = put_leaf(e, item);
+        if (RT_LIKELY(rc > 0)) continue;
+        *out = item;
+        return rc < 0 ? -1 : REST;
     }
-    if (RT_UNLIKELY(!PyDict_Next(dict, &f->pos, &key, &value))) return changed(e);
-    if (f->kind == F_MAP) {
-        PyObject *pair = value;
-        key = PyTuple_GET_ITEM(pair, 0);
-        value = PyTuple_GET_ITEM(pair, 1);
-    }
-    if (RT_UNLIKELY(Py_TYPE(key) != f->key_type) && note_key_type(e, f, Py_TYPE(key)) < 0)
-        return -1;
-    f->start = (size_t)(e->w - e->base);
-    if (f->at) f->at[f->done] = f->start;
-    f->done++;
-    if (RT_LIKELY(!f->seen)) {
-        int rc = put_leaf(e, key);
-        if (rc < 0) return -1;
-        if (rc > 0) {
-            *out = value;
-            return 1;
-        }
-    }
+    pop(e);
+    return END;
+}
+
+/* A key that is no leaf: it is written first, and its value waits in the frame. */
+static int key_first(rt_enc_frame *f, PyObject *key, PyObject *value, PyObject **out) {
     f->held = Py_NewRef(value);
     f->in_key = true;
     *out = key;
-    return 1;
+    return ANY;
 }
 
-static int next_item(rt_enc *e, rt_enc_frame *f, PyObject **out) {
-    PyObject *items = ((rt_frozen_obj *)f->obj)->items;
-    bool improper = Py_IS_TYPE(f->obj, e->st->improper);
-    if (f->done < f->n) {
-        *out = PyTuple_GET_ITEM(items, f->done++);
-        return 1;
+static int rest_of_dict(rt_enc *e, rt_enc_frame *f, PyObject **out) {
+    PyObject *key, *value;
+    PyObject *dict = f->kind == F_MAP ? ((rt_map_obj *)f->obj)->pairs : f->obj;
+    if (f->in_key) {
+        if (f->seen && check_key(e, f) < 0) return -1;
+        f->in_key = false;
+        int rc = put_leaf(e, f->held);
+        *out = f->held;
+        if (rc <= 0) return rc < 0 ? -1 : REST;
     }
-    if (!improper) return end_list(e, f);
-    if (f->done > f->n) {
-        pop(e);
-        return 0;
-    }
-    f->done++;
-    *out = ((rt_improper_obj *)f->obj)->tail;
-    return 1;
-}
-
-RT_INLINE int next_value(rt_enc *e, rt_enc_frame *f, PyObject **out) {
-    switch (f->kind) {
-    case F_LIST:
-        if (RT_UNLIKELY(PyList_GET_SIZE(f->obj) != f->n)) return changed(e);
-        if (f->done == f->n) return end_list(e, f);
-        *out = PyList_GET_ITEM(f->obj, f->done++);
-        return 1;
-    case F_TUPLE:
-        if (f->done == f->n) {
-            pop(e);
-            return 0;
+    Py_CLEAR(f->held);
+    if (RT_UNLIKELY(PyDict_GET_SIZE(dict) != f->n)) return changed(e);
+    while (f->done < f->n) {
+        if (RT_UNLIKELY(!PyDict_Next(dict, &f->pos, &key, &value))) return changed(e);
+        if (f->kind == F_MAP) {
+            PyObject *pair = value;
+            key = PyTuple_GET_ITEM(pair, 0);
+            value = PyTuple_GET_ITEM(pair, 1);
         }
-        *out = PyTuple_GET_ITEM(f->obj, f->done++);
-        return 1;
-    case F_ITEMS:
-        return next_item(e, f, out);
-    default:
-        return next_pair(e, f, out);
+        if (RT_UNLIKELY(Py_TYPE(key) != f->key_type) && note_key_type(e, f, Py_TYPE(key)) < 0)
+            return -1;
+        f->start = (size_t)(e->w - e->base);
+        if (f->at) f->at[f->done] = f->start;
+        f->done++;
+        if (RT_UNLIKELY(f->seen != NULL)) return key_first(f, key, value, out);
+        int rc = put_leaf(e, key);
+        if (RT_UNLIKELY(rc <= 0)) return rc < 0 ? -1 : key_first(f, key, value, out);
+        rc = put_leaf(e, value);
+        if (rc > 0) continue;
+        *out = value;
+        return rc < 0 ? -1 : REST;
+    }
+    if (f->at && sort_pairs(e, f) < 0) return -1;
+    pop(e);
+    return END;
+}
+
+static int rest_of_items(rt_enc *e, rt_enc_frame *f, PyObject **out) {
+    PyObject *items = ((rt_frozen_obj *)f->obj)->items;
+    while (f->done < f->n) {
+        *out = PyTuple_GET_ITEM(items, f->done++);
+        int rc = put_leaf(e, *out);
+        if (rc <= 0) return rc < 0 ? -1 : REST;
+    }
+    if (!Py_IS_TYPE(f->obj, e->st->improper)) return end_list(e, f);
+    if (f->done++ == f->n) {
+        *out = ((rt_improper_obj *)f->obj)->tail;
+        return ANY;
+    }
+    pop(e);
+    return END;
+}
+
+static int rest_of(rt_enc *e, rt_enc_frame *f, PyObject **out) {
+    switch (f->kind) {
+    case F_LIST: return rest_of_list(e, f, out);
+    case F_TUPLE: return rest_of_tuple(e, f, out);
+    case F_ITEMS: return rest_of_items(e, f, out);
+    default: return rest_of_dict(e, f, out);
     }
 }
 
@@ -510,21 +536,21 @@ static int check_size(rt_enc *e) {
 }
 
 static int run(rt_enc *e, PyObject *obj) {
+    int rc = ANY;
     for (;;) {
-        int rc = put_leaf(e, obj);
-        if (rc < 0) return -1;
-        if (rc == 0) {
+        if (rc == ANY) {
+            int leaf = put_leaf(e, obj);
+            rc = leaf == 0 ? REST : leaf < 0 ? -1 : END;
+        }
+        if (rc == REST) {
             /* User code may run below and drop the object from its container. */
             Py_INCREF(obj);
             rc = put_rest(e, obj);
             Py_DECREF(obj);
-            if (rc < 0) return -1;
         }
-        do {
-            if (e->depth == 0) return check_size(e);
-            rc = next_value(e, &e->stack[e->depth - 1], &obj);
-            if (rc < 0) return -1;
-        } while (rc == 0);
+        if (rc < 0) return -1;
+        if (e->depth == 0) return check_size(e);
+        rc = rest_of(e, &e->stack[e->depth - 1], &obj);
     }
 }
 
