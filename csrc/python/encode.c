@@ -119,6 +119,7 @@ static int stack_grow(rt_enc *e) {
     return 0;
 }
 
+/* What only a dict's frame has is set by open_dict. */
 rt_enc_frame *rt_enc_push(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n) {
     if (RT_UNLIKELY(e->depth >= e->codec->max_depth)) {
         rt_enc_fail(e, "the term is nested over %u deep (max_depth)",
@@ -128,11 +129,7 @@ rt_enc_frame *rt_enc_push(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n) 
     if (RT_UNLIKELY(e->depth == e->cap) && stack_grow(e) < 0) return NULL;
     rt_enc_frame *f = &e->stack[e->depth++];
     f->obj = Py_NewRef(obj);
-    f->held = f->seen = NULL;
-    f->key_type = NULL;
-    f->key_kinds = 0;
-    f->at = NULL;
-    f->pos = f->done = 0;
+    f->done = 0;
     f->n = n;
     f->start = (size_t)(e->w - e->base);
     f->kind = kind;
@@ -142,56 +139,13 @@ rt_enc_frame *rt_enc_push(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n) 
 
 static void pop(rt_enc *e) {
     rt_enc_frame *f = &e->stack[--e->depth];
-    Py_XDECREF(f->held);
-    Py_XDECREF(f->seen);
-    rt_free(f->at);
+    if (f->kind == F_DICT || f->kind == F_MAP) {
+        Py_XDECREF(f->held);
+        Py_XDECREF(f->seen);
+        rt_free(f->at);
+    }
     Py_DECREF(f->obj);
 }
-
-static int open_list(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n) {
-    if ((size_t)n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a list of %zd elements", n);
-    if (rt_enc_room(e, 6) < 0) return -1;
-    if (n == 0) {
-        rt_enc_u8(e, RT_TAG_NIL);
-        return 0;
-    }
-    rt_enc_tag_u32(e, RT_TAG_LIST, (uint32_t)n);
-    return rt_enc_push(e, obj, kind, n) ? 0 : -1;
-}
-
-static int open_tuple(rt_enc *e, PyObject *obj) {
-    Py_ssize_t n = PyTuple_GET_SIZE(obj);
-    if ((size_t)n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a tuple of %zd elements", n);
-    if (rt_enc_room(e, 5) < 0) return -1;
-    if (n < 256) {
-        rt_enc_u8(e, RT_TAG_SMALL_TUPLE);
-        rt_enc_u8(e, (uint8_t)n);
-    } else {
-        rt_enc_tag_u32(e, RT_TAG_LARGE_TUPLE, (uint32_t)n);
-    }
-    if (n == 0) return 0;
-    return rt_enc_push(e, obj, F_TUPLE, n) ? 0 : -1;
-}
-
-static int open_dict(rt_enc *e, PyObject *obj, PyObject *dict, uint8_t kind) {
-    Py_ssize_t n = PyDict_GET_SIZE(dict);
-    if ((size_t)n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a map of %zd pairs", n);
-    if (rt_enc_room(e, 5) < 0) return -1;
-    rt_enc_tag_u32(e, RT_TAG_MAP, (uint32_t)n);
-    if (n == 0) return 0;
-    rt_enc_frame *f = rt_enc_push(e, obj, kind, n);
-    if (!f) return -1;
-    if (e->canonical) {
-        f->at = rt_calloc((size_t)n + 1, sizeof *f->at);
-        if (!f->at) {
-            PyErr_NoMemory();
-            return -1;
-        }
-    }
-    return 0;
-}
-
-/* One value */
 
 /* Integers of at most two of Python's digits, which is 60 bits. */
 RT_INLINE bool small_int(PyObject *num, int64_t *out) {
@@ -221,6 +175,80 @@ RT_INLINE bool small_int(PyObject *num, int64_t *out) {
     return true;
 #endif
 }
+
+/* A list of bytes is a STRING, as Erlang writes it. True: it was one, and is written whole;
+ * its items are looked at before anything is, for most lists are told by their first. */
+static bool put_string(rt_enc *e, PyObject *list, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *item = PyList_GET_ITEM(list, i);
+        int64_t v;
+        if (Py_TYPE(item) != &PyLong_Type || !small_int(item, &v) || v < 0 || v > 255) return false;
+    }
+    uint8_t *w = e->w;
+    e->w = w + 3 + n;
+    w[0] = RT_TAG_STRING;
+    rt_store_u16(w + 1, (uint16_t)n);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        int64_t v = 0;
+        small_int(PyList_GET_ITEM(list, i), &v);
+        w[3 + i] = (uint8_t)v;
+    }
+    return true;
+}
+
+static int open_list(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n) {
+    if ((size_t)n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a list of %zd elements", n);
+    if (rt_enc_room(e, 6) < 0) return -1;
+    if (n == 0) {
+        rt_enc_u8(e, RT_TAG_NIL);
+        return 0;
+    }
+    if (kind == F_LIST && n <= UINT16_MAX) {
+        if (rt_enc_room(e, 3 + (size_t)n) < 0) return -1;
+        if (put_string(e, obj, n)) return 0;
+    }
+    rt_enc_tag_u32(e, RT_TAG_LIST, (uint32_t)n);
+    return rt_enc_push(e, obj, kind, n) ? 0 : -1;
+}
+
+static int open_tuple(rt_enc *e, PyObject *obj) {
+    Py_ssize_t n = PyTuple_GET_SIZE(obj);
+    if ((size_t)n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a tuple of %zd elements", n);
+    if (rt_enc_room(e, 5) < 0) return -1;
+    if (n < 256) {
+        rt_enc_u8(e, RT_TAG_SMALL_TUPLE);
+        rt_enc_u8(e, (uint8_t)n);
+    } else {
+        rt_enc_tag_u32(e, RT_TAG_LARGE_TUPLE, (uint32_t)n);
+    }
+    if (n == 0) return 0;
+    return rt_enc_push(e, obj, F_TUPLE, n) ? 0 : -1;
+}
+
+static int open_dict(rt_enc *e, PyObject *obj, PyObject *dict, uint8_t kind) {
+    Py_ssize_t n = PyDict_GET_SIZE(dict);
+    if ((size_t)n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a map of %zd pairs", n);
+    if (rt_enc_room(e, 5) < 0) return -1;
+    rt_enc_tag_u32(e, RT_TAG_MAP, (uint32_t)n);
+    if (n == 0) return 0;
+    rt_enc_frame *f = rt_enc_push(e, obj, kind, n);
+    if (!f) return -1;
+    f->held = f->seen = NULL;
+    f->key_type = NULL;
+    f->key_kinds = 0;
+    f->at = NULL;
+    f->pos = 0;
+    if (e->canonical) {
+        f->at = rt_calloc((size_t)n + 1, sizeof *f->at);
+        if (!f->at) {
+            PyErr_NoMemory();
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* One value */
 
 static int put_none(rt_enc *e) {
     /* In canonical bytes None differs from both atoms: which one it is depends
