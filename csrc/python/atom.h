@@ -34,6 +34,30 @@ RT_INLINE uint64_t rt_py_mix(const uint8_t *p, size_t n) {
     return a ^ (a >> 29);
 }
 
+/* Whether two runs of n bytes are the same; names and keys are short, and a call of memcmp
+ * costs more than comparing them. */
+RT_INLINE bool rt_py_same(const void *x, const void *y, size_t n) {
+    const uint8_t *p = x, *q = y;
+    uint64_t a, b, c, d;
+    if (n > 16) return memcmp(p, q, n) == 0;
+    if (n >= 8) { /* two pieces that may overlap */
+        memcpy(&a, p, 8);
+        memcpy(&b, q, 8);
+        memcpy(&c, p + n - 8, 8);
+        memcpy(&d, q + n - 8, 8);
+        return ((a ^ b) | (c ^ d)) == 0;
+    }
+    if (n >= 4) {
+        uint32_t e, f, g, h;
+        memcpy(&e, p, 4);
+        memcpy(&f, q, 4);
+        memcpy(&g, p + n - 4, 4);
+        memcpy(&h, q + n - 4, 4);
+        return ((e ^ f) | (g ^ h)) == 0;
+    }
+    return n == 0 || (p[0] == q[0] && p[n / 2] == q[n / 2] && p[n - 1] == q[n - 1]);
+}
+
 /* The atom of a UTF-8 name through the cache of recent atoms, borrowed from
  * the cache (valid until the next lookup): take a reference. NULL on a miss. */
 RT_INLINE rt_atom_obj *rt_py_atom_recent(rt_py_state *st, const uint8_t *p, size_t n,
@@ -41,7 +65,7 @@ RT_INLINE rt_atom_obj *rt_py_atom_recent(rt_py_state *st, const uint8_t *p, size
     *slot = (rt_py_mix(p, n) >> 8) & (RT_PY_ATOM_CACHE - 1);
     rt_atom_obj *a = st->atom_cache[*slot];
     if (RT_LIKELY(a && (size_t)(a->ext_n - a->name_at) == n &&
-                  memcmp(a->ext + a->name_at, p, n) == 0))
+                  rt_py_same(a->ext + a->name_at, p, n)))
         return a;
     return NULL;
 }

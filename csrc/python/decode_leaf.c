@@ -150,7 +150,7 @@ PyObject *rt_dec_float(rt_dec *d, uint8_t tag) {
 static PyObject *key_bytes(rt_dec *d, const uint8_t *p, size_t n) {
     PyObject **slot = &d->st->bytes_keys[(rt_py_mix(p, n) >> 8) & (RT_PY_KEY_CACHE - 1)];
     PyObject *key = *slot;
-    if (key && (size_t)PyBytes_GET_SIZE(key) == n && memcmp(PyBytes_AS_STRING(key), p, n) == 0)
+    if (key && (size_t)PyBytes_GET_SIZE(key) == n && rt_py_same(PyBytes_AS_STRING(key), p, n))
         return Py_NewRef(key);
     key = PyBytes_FromStringAndSize((const char *)p, (Py_ssize_t)n);
     if (key) Py_XSETREF(*slot, Py_NewRef(key));
@@ -163,24 +163,27 @@ static PyObject *ascii_str(const uint8_t *p, size_t n) {
     return str;
 }
 
+static PyObject *text(const uint8_t *p, size_t n) {
+    if (RT_LIKELY(rt_ascii(p, n))) return ascii_str(p, n);
+    if (rt_utf8_chars(p, n) < 0)
+        return PyBytes_FromStringAndSize((const char *)p, (Py_ssize_t)n);
+    return PyUnicode_DecodeUTF8((const char *)p, (Py_ssize_t)n, NULL);
+}
+
+/* Only ASCII keys are kept: the bytes of the others are not those of their text. */
 static PyObject *key_str(rt_dec *d, const uint8_t *p, size_t n) {
     PyObject **slot = &d->st->str_keys[(rt_py_mix(p, n) >> 8) & (RT_PY_KEY_CACHE - 1)];
     PyObject *key = *slot;
-    if (key && (size_t)PyUnicode_GET_LENGTH(key) == n && memcmp(PyUnicode_DATA(key), p, n) == 0)
+    if (key && (size_t)PyUnicode_GET_LENGTH(key) == n && rt_py_same(PyUnicode_DATA(key), p, n))
         return Py_NewRef(key);
-    key = ascii_str(p, n);
-    if (key) Py_XSETREF(*slot, Py_NewRef(key));
+    key = text(p, n);
+    if (key && PyUnicode_CheckExact(key) && PyUnicode_IS_ASCII(key))
+        Py_XSETREF(*slot, Py_NewRef(key));
     return key;
 }
 
 static PyObject *binary_str(rt_dec *d, const uint8_t *p, size_t n) {
-    if (RT_LIKELY(rt_ascii(p, n))) {
-        if (d->keys && n && n <= RT_PY_KEY_BYTES_MAX) return key_str(d, p, n);
-        return ascii_str(p, n);
-    }
-    if (rt_utf8_chars(p, n) < 0)
-        return PyBytes_FromStringAndSize((const char *)p, (Py_ssize_t)n);
-    return PyUnicode_DecodeUTF8((const char *)p, (Py_ssize_t)n, NULL);
+    return d->keys && n && n <= RT_PY_KEY_BYTES_MAX ? key_str(d, p, n) : text(p, n);
 }
 
 static PyObject *binary_view(rt_dec *d, const uint8_t *p, size_t n) {
