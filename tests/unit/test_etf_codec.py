@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import gc
 import pickle
+import random
 import struct
 import sys
 import tracemalloc
@@ -528,3 +529,30 @@ def test_any_bytes_give_a_term_or_an_error(data: bytes) -> None:
         etf.decode(b"\x83" + data)
     except etf.DecodeError as error:
         assert 0 <= error.offset <= len(data) + 1  # noqa: PT017
+
+
+KEYS = [
+    "a", "b", b"a", b"b", Atom("a"), Atom("nil"), Atom("true"), Atom("undefined"), "nil", "true",
+    None, True, False, 0, 1.5, 2, ("a",), (b"a",), "é", "é".encode(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "policy", [{}, {"binaries": "str"}, {"none": "undefined"}, {"text": "atom"}], ids=str
+)
+def test_keys_meet_exactly_when_their_bytes_do(policy: dict[str, Any]) -> None:
+    """In every order: a key may be the first of its kind after many of another."""
+    codec, draw = etf.Codec(**policy), random.Random(5)
+    refused = 0
+    for _ in range(5000):
+        keys = draw.sample(KEYS, draw.randint(1, 6))
+        term = {key: draw.choice([1, "x", [1, 2], {"q": 1}]) for key in keys}
+        pairs = [(codec.encode(k)[1:], codec.encode(v)[1:]) for k, v in term.items()]
+        if len({key for key, _ in pairs}) < len(pairs):
+            refused += 1
+            with pytest.raises(etf.EncodeError, match="same term"):
+                codec.encode(term)
+        else:
+            head = b"\x83t" + len(pairs).to_bytes(4, "big")
+            assert codec.encode(term) == head + b"".join(k + v for k, v in pairs)
+    assert 500 < refused < 4500
