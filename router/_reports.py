@@ -87,7 +87,11 @@ class ReportingNode(NodeCore):
                     text,
                     _lost(lost),
                 )
-                self._settle(self._connecting.pop(name, []), _core.connect_error(code, text, name))
+                # The peer was idle before this was told: if it is not, a later attempt is under
+                # way, and who waits now waits for that.
+                if not self.running or not self._peer(name).state:
+                    error = _core.connect_error(code, text, name)
+                    self._settle(self._connecting.pop(name, []), error)
             elif kind == _core.EVENT_DOWN:
                 level = logging.WARNING if lost else logging.INFO
                 log.log(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from router import Node, NodeDown
+from router import Node, NodeDown, _core
 
 from .conftest import new_name
 
@@ -158,3 +158,23 @@ def test_an_answer_from_another_thread_after_disconnect(bare: dict[str, Any]) ->
         node._drive()
         (row,) = node.stats()
         assert (row["failures"], row["dropped_out"]) == (1, 1)
+
+
+async def test_the_end_of_an_earlier_attempt_is_not_this_ones(
+    bare: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told late, it failed whoever waited for the attempt that had begun meanwhile."""
+    resolver = Asked()
+    async with Node(new_name(), resolver=resolver, **bare) as node:
+        attempt = asyncio.create_task(node.connect(PEER, 20))
+        await turns(lambda: resolver.asked)
+        with monkeypatch.context() as patch:
+            late = (_core.EVENT_FAILED, PEER, -1, 0, 0, "an earlier attempt")
+            patch.setattr(node, "_take_events", lambda: [late], raising=False)
+            node._handle_events()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not attempt.done() and not resolver.cancelled
+        resolver.answers[0].set_result(("127.0.0.1", 1))
+        with pytest.raises(NodeDown, match="refused"):
+            await attempt
