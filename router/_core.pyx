@@ -1351,11 +1351,16 @@ cdef class Receiving:
 
     def throw(self, kind, value=None, trace=None):
         self.begun = self.ended = True
+        # Since Python 3.12 throwing in three parts is deprecated, but `yield from` does it.
+        if isinstance(kind, BaseException):
+            value = kind
+        elif not isinstance(value, BaseException):
+            value = kind() if value is None else kind(value)
+        if trace is not None:
+            value = value.with_traceback(trace)
         if self.waiting is not None:
-            return self.waiting.throw(kind, value, trace)
-        if value is None:
-            value = kind if isinstance(kind, BaseException) else kind()
-        raise value if trace is None else value.with_traceback(trace)
+            return self.waiting.throw(value)
+        raise value
 
     def close(self):
         self.begun = self.ended = True
