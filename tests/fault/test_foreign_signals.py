@@ -6,10 +6,10 @@ import pytest
 
 from fault.conftest import Host
 from fault.peer import Atom, Link, Peer
-from router import ExitSignal
+from router import ExitSignal, Pid, Reference
 
 SEND, LINK, EXIT, UNLINK, MONITOR, DEMONITOR, MONITOR_EXIT = 2, 1, 3, 4, 19, 20, 21
-SPAWN_REPLY, UNLINK_ID, UNLINK_ID_ACK = 31, 35, 36
+SPAWN_REQUEST, SPAWN_REPLY, UNLINK_ID, UNLINK_ID_ACK = 29, 31, 35, 36
 
 
 @pytest.fixture
@@ -92,3 +92,60 @@ def test_a_monitor_of_another_box(host: Host, friend: Link) -> None:
     assert not meddler.demonitor(ref)
     friend.say((MONITOR_EXIT, other, box.pid, ref, Atom("end")))
     assert box.get(5)[1] == ref
+
+
+def spawn(peer: Peer, ref: Reference, from_: Pid, *options: Atom) -> tuple[object, ...]:
+    return (SPAWN_REQUEST, ref, from_, from_, (Atom("m"), Atom("f"), 1), list(options))
+
+
+def test_a_spawn_request(host: Host, friend: Link) -> None:
+    """Whoever answers them gets it whole; the process then tells its end as it was asked to."""
+    ref, me = friend.peer.ref(1, 2, 3), friend.peer.pid()
+    friend.say(spawn(friend.peer, ref, me, Atom("monitor")), [b"x"])
+    control, _ = friend.hear()
+    assert control == (SPAWN_REPLY, ref, me, 0, Atom("notsup"))
+    box, started = host.node.mailbox(), host.node.mailbox()
+    box._take_spawn_requests()
+    friend.say(spawn(friend.peer, ref, me, Atom("monitor")), [b"x"])
+    assert box.get(5) == ("spawn_request", ref, me, ("m", "f", 1), ["monitor"], [b"x"])
+    started._spawned(me, ref, 2)
+    control, _ = friend.hear()
+    assert control == (SPAWN_REPLY, ref, me, 2, started.pid)
+    started.close("done")
+    control, reason = friend.hear()
+    assert control[3] == ref and "done" in (reason, control[-1])
+    box._not_spawned(me, ref, "system_limit")
+    assert friend.hear()[0] == (SPAWN_REPLY, ref, me, 0, Atom("system_limit"))
+    box._take_spawn_requests(False)
+    friend.say(spawn(friend.peer, ref, me), [])
+    assert friend.hear()[0][4] == "notsup"
+
+
+def test_a_spawn_request_in_anothers_name(host: Host, friend: Link, stranger: Link) -> None:
+    """The answer, and the end of what it started, would go to who never asked."""
+    box = host.node.mailbox()
+    box._take_spawn_requests()
+    stranger.say(spawn(stranger.peer, stranger.peer.ref(1, 2, 3), friend.peer.pid()), [])
+    assert stranger.end() in ("closed", "reset")
+    host.flows(friend)
+    assert not box.waiting
+
+
+def test_a_call_that_ends_alone(host: Host, friend: Link, stranger: Link) -> None:
+    """One watcher is told of an end; the others, and the process itself, go on."""
+    box = host.node.mailbox()
+    mine, theirs = friend.peer.ref(1, 1, 1), stranger.peer.ref(2, 2, 2)
+    friend.say((MONITOR, friend.peer.pid(), box.pid, mine))
+    stranger.say((MONITOR, stranger.peer.pid(), box.pid, theirs))
+    host.flows(friend)
+    host.flows(stranger)
+    assert not host.node.mailbox()._let_go(mine, Atom("failed"))  # another process's watcher
+    assert box._let_go(mine, Atom("failed"))
+    assert not box._let_go(mine, Atom("failed"))
+    control, reason = friend.hear()
+    assert control[3] == mine and "failed" in (reason, control[-1])
+    assert not box.closed
+    box.close("done")
+    control, reason = stranger.hear()
+    assert control[3] == theirs and "done" in (reason, control[-1])
+    host.flows(friend)  # and no second time
