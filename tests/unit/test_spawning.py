@@ -112,7 +112,8 @@ async def test_the_node_stops_them(
                 await box.receive()
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(0)
+            for _ in range(5):  # turns in which the end of its process is told
+                await asyncio.sleep(0.001)
             ended.append(how)
 
     async with Node(new_name(), **options) as node:
