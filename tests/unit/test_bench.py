@@ -284,7 +284,7 @@ def test_the_command_line_lists_every_benchmark() -> None:
     names = [line.split()[0] for line in done.stdout.splitlines()]
     assert names == [
         "core", "codec", "local", "throughput", "latency",
-        "fanin", "fanout", "connections", "relay",
+        "fanin", "fanout", "connections", "registry", "relay",
     ]  # fmt: skip
     assert "pending" in done.stdout
 
@@ -385,6 +385,18 @@ def test_work_that_goes_wrong_is_an_error() -> None:
         packet = context.make(native.library(), "wire", b"b@127.0.0.1", 7)
         with pytest.raises(AssertionError, match="wire_scan: 0 of 3 went right"):
             native.library().work("wire_scan", packet)(3)  # there is no packet yet
+
+
+def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench import native
+
+    monkeypatch.setattr(native, "URCU", ["-lurcu-no-such-library"])
+    native.lfht.cache_clear()
+    try:
+        with pytest.raises(BenchError, match="liburcu is not installed: apt-get"):
+            native.lfht()
+    finally:
+        native.lfht.cache_clear()
 
 
 def test_the_core_is_measured_in_one_process() -> None:
