@@ -113,10 +113,10 @@ class GenServer:
 
     def handle_call(self, request: Any, caller: Caller) -> Any:
         """Gives the answer, or NO_REPLY when `caller.reply` gives it later."""
-        raise NotImplementedError(f"{type(self).__qualname__} does not answer calls")
+        raise RouterError(f"{type(self).__qualname__} does not answer calls")
 
     def handle_cast(self, request: Any) -> Any:
-        raise NotImplementedError(f"{type(self).__qualname__} takes no casts")
+        raise RouterError(f"{type(self).__qualname__} takes no casts")
 
     def handle_info(self, message: Any) -> Any:
         """Every other message, with DOWN, EXIT, nodeup and nodedown."""

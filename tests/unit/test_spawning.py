@@ -87,6 +87,34 @@ async def test_an_exit_signal_cancels_it(pair: Pair) -> None:
             await cancelled.wait()
 
 
+async def test_what_it_does_at_its_end_is_not_cancelled_too(pair: Pair) -> None:
+    begun, ending, go, ended = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
+
+    async def process(box: Mailbox) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await go.wait()
+            ended.append(box.pid)
+
+    async with pair() as (a, b):
+        pid, box = a.spawn(process), b.mailbox()
+        processes = a._processes_here()
+        (task,) = processes.tasks()
+        await begun.wait()
+        task.cancel()  # as stopping the node does
+        await ending.wait()
+        box.exit(pid, "kill")
+        while processes.tasks():  # until its end was told
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.wait([task])
+        assert ended == [pid]
+
+
 async def test_links(pair: Pair) -> None:
     async def fails(box: Mailbox) -> None:
         await box.receive()
@@ -112,8 +140,7 @@ async def test_the_node_stops_them(
                 await box.receive()
             await asyncio.Event().wait()
         finally:
-            for _ in range(5):  # turns in which the end of its process is told
-                await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
             ended.append(how)
 
     async with Node(new_name(), **options) as node:
@@ -143,7 +170,7 @@ async def test_router_nodes_call_each_other(pair: Pair) -> None:
     """What node.rpc asks for, node.expose answers."""
 
     async def slow(x: int) -> int:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         return x * 2
 
     async with pair() as (a, b):
