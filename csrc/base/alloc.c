@@ -1,6 +1,7 @@
 #include "base/alloc.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "base/atomic.h"
 
@@ -70,3 +71,18 @@ void rt_free(void *p) {
     uncount();
     free(p);
 }
+
+void *rt_pages(size_t n) {
+    void *p;
+    if (must_fail()) return NULL;
+    p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return counted(p == MAP_FAILED ? NULL : p);
+}
+
+void rt_pages_free(void *p, size_t n) {
+    if (!p) return;
+    uncount();
+    munmap(p, n);
+}
+
+bool rt_pages_drop(void *p, size_t n) { return madvise(p, n, MADV_DONTNEED) == 0; }

@@ -12,6 +12,13 @@ void *rt_realloc(void *p, size_t n);
 void *rt_aligned(size_t align, size_t n);   /* freed with rt_free */
 void rt_free(void *p);
 
+/* Whole pages of zeros that cost nothing before they are touched. */
+void *rt_pages(size_t n);
+void rt_pages_free(void *p, size_t n);
+/* Gives the memory back and keeps the addresses, which read as zeros from now on. False
+ * when the system will not (locked memory): then nothing has changed. */
+bool rt_pages_drop(void *p, size_t n);
+
 #ifdef RT_TEST_ALLOC
 /* The n-th allocation from now fails (0: the next one); -1 switches it off. */
 void rt_alloc_fail_after(long n);

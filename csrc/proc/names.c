@@ -1,4 +1,8 @@
-/* Why find is right.
+/* Why find is right: whereis, register and unregister act as if each happened at one
+ * moment (tests/models/names.pml takes every step of them apart). A name comes and goes with
+ * the store of its cell's stamp, after it has been linked and before it is unlinked. With
+ * the stamp first, a reader who stands on the cell since its last use would find a name
+ * that one who begins after it does not.
  *
  * Found: the stamp was odd and the same before and after the name and the pid
  * were read. Writers store every field of a cell with release after the stamp
@@ -18,7 +22,10 @@
  *     that stayed is in front of the reader again;
  *   - C has been used again in another chain, or as the rest of a long name (its
  *     links stay as they were): the walk ends there with another mark, or comes
- *     back by another re-use at the head. Another mark: start again.
+ *     back by another re-use at the head. Another mark: start again;
+ *   - C's page has been given back: it reads as zeros, a cell that is no name and leads
+ *     to cell 0, which no chain has. Start again. (A stamp that was read before is then
+ *     0, or counts on from the highest of its segment: it has moved.)
  * So a walk that ends with its own mark has passed Y. The links of a table serve
  * again for the table after the next one; a reader of the older one that strays
  * into it sees at the end that its table is not the current one.
@@ -32,11 +39,11 @@
 #include "base/hash.h"
 #include "base/limits.h"
 #include "base/random.h"
+#include "proc/slots.h"
 
 #define WORDS 7u                      /* of a name in one cell */
 #define CELL_NAME_BYTES (WORDS * 4u)
 #define CELLS_PER_NAME_MAX ((RT_ATOM_BYTES_MAX + CELL_NAME_BYTES - 1) / CELL_NAME_BYTES)
-#define SEGMENT 1024u                 /* cells */
 #define END 0x80000000u               /* a chain's end: END | bucket */
 #define BUCKETS_MIN 64u
 #define BUCKETS_MAX (1u << 30)
@@ -49,7 +56,7 @@ typedef struct cell {
     _Atomic uint64_t stamp;           /* uses << 16 | bytes of the name; uses is odd for a name */
     _Atomic uint64_t hash;
     _Atomic uint64_t pid;
-    _Atomic uint32_t more;            /* the cell with the rest of the name; next free cell */
+    _Atomic uint32_t more;            /* the cell with the rest of the name; see slots.h */
     _Atomic uint32_t word[WORDS];     /* the name, zero-padded */
 } cell;
 
@@ -68,20 +75,18 @@ struct rt_names {
     _Atomic uint64_t changes;
     /* Writers only. */
     table *growing;                   /* the next table, or NULL */
-    uint32_t cursor;                  /* cells below it stand in `growing` too */
+    uint32_t cursor;                  /* names up to this cell stand in `growing` too */
     uint32_t count, max;
-    uint32_t fresh;                   /* the first cell never used */
-    uint32_t free;                    /* list of free cells, 0: none */
-    uint32_t cells_max;
-    _Atomic(cell *) segment[];
+    rt_slots cells;
 };
 
+#define USES_GIVE_BACK_BELOW (1ull << 46)
 #define LIVE(stamp) (((stamp) >> 16) & 1)
 #define NAME_BYTES(stamp) ((uint32_t)(stamp) & 0xffff)
 
-/* Acquire: partner of the release in cell_new; an index comes from a link. */
+/* An index comes from a link. */
 RT_INLINE cell *cell_at(const rt_names *n, uint32_t i) {
-    return atomic_load_explicit(&n->segment[i / SEGMENT], memory_order_acquire) + i % SEGMENT;
+    return rt_slots_at(&n->cells, i, sizeof(cell));
 }
 
 /* Loads by readers acquire, stores by writers release: partners of each other.
@@ -105,25 +110,25 @@ static table *table_new(uint32_t buckets, uint32_t set) {
 }
 
 rt_names *rt_names_new(uint32_t names_max) {
-    uint64_t cells = (uint64_t)names_max * CELLS_PER_NAME_MAX + 1;
-    uint32_t segments;
-    rt_names *n;
-    table *t;
-    if (cells > END) cells = END;
-    segments = (uint32_t)((cells + SEGMENT - 1) / SEGMENT);
-    n = rt_calloc(1, sizeof *n + (size_t)segments * sizeof n->segment[0]);
+    uint64_t cells = (uint64_t)names_max * CELLS_PER_NAME_MAX;
+    rt_names *n = rt_calloc(1, sizeof *n);
+    table *t = NULL;
     if (!n) return NULL;
+    if (cells > END - 1) cells = END - 1;
+    if (rt_slots_init(&n->cells, (uint32_t)cells, sizeof(cell), offsetof(cell, more),
+                      USES_GIVE_BACK_BELOW) < 0)
+        goto no_cells;
     t = table_new(BUCKETS_MIN, 0);
-    if (!t || rt_random_u64(&n->seed) < 0) {
-        rt_free(t);
-        rt_free(n);
-        return NULL;
-    }
+    if (!t || rt_random_u64(&n->seed) < 0) goto no_table;
     atomic_init(&n->current, t);
     n->max = names_max;
-    n->cells_max = (uint32_t)cells;
-    n->fresh = 1;                     /* 0 means none */
     return n;
+no_table:
+    rt_free(t);
+    rt_slots_fini(&n->cells);
+no_cells:
+    rt_free(n);
+    return NULL;
 }
 
 void rt_names_free(rt_names *n) {
@@ -136,8 +141,7 @@ void rt_names_free(rt_names *n) {
         rt_free(t);
         t = older;
     }
-    for (uint32_t i = 0; (uint64_t)i * SEGMENT < n->fresh; i++)
-        rt_free(atomic_load_explicit(&n->segment[i], memory_order_relaxed));
+    rt_slots_fini(&n->cells);
     rt_free(n);
 }
 
@@ -190,6 +194,7 @@ static uint32_t find(const rt_names *n, rt_slice name, uint64_t hash, rt_pid *pi
                 moved = true;
             } else {
                 i = GET(c->next[t->set]);
+                moved = !i;           /* the cell's page has gone */
             }
         }
         if (!moved && i == (END | bucket) && GET(n->current) == t) return 0;
@@ -235,37 +240,23 @@ size_t rt_names_read(const rt_names *n, uint32_t index, rt_pid pid, uint8_t *out
 
 /* A free cell, or 0 with *rc. */
 static uint32_t cell_new(rt_names *n, int *rc) {
-    uint32_t i = n->free;
-    if (i) {
-        n->free = GET(cell_at(n, i)->more);
-        return i;
-    }
-    i = n->fresh;
-    if (i >= n->cells_max) {
-        *rc = RT_ELIMIT;
-        return 0;
-    }
-    if (!atomic_load_explicit(&n->segment[i / SEGMENT], memory_order_relaxed)) {
-        cell *s = rt_aligned(sizeof(cell), SEGMENT * sizeof(cell));
-        if (!s) {
-            *rc = RT_ENOMEM;
-            return 0;
-        }
-        memset(s, 0, SEGMENT * sizeof(cell));
-        SET(n->segment[i / SEGMENT], s);
-    }
-    n->fresh++;
+    uint64_t uses;
+    uint32_t i;
+    bool fresh;
+    *rc = rt_slots_take(&n->cells, &i, &fresh, &uses);
+    if (*rc < 0) return 0;
+    if (fresh) SET(cell_at(n, i)->stamp, uses << 16);
     return i;
 }
 
-/* Puts a cell and the rest of its name on the free list, as the row they are. */
+/* Puts a cell and the rest of its name among the free ones. */
 static void cells_free(rt_names *n, uint32_t i) {
-    cell *last;
-    uint32_t more;
-    if (!i) return;
-    for (last = cell_at(n, i); (more = GET(last->more)); last = cell_at(n, more)) continue;
-    SET(last->more, n->free);
-    n->free = i;
+    while (i) {
+        cell *c = cell_at(n, i);
+        uint32_t more = GET(c->more);
+        rt_slots_put(&n->cells, i, GET(c->stamp) >> 16);
+        i = more;
+    }
 }
 
 /* Writes the name into a row of new cells; the first one's number or 0 with *rc. */
@@ -312,13 +303,18 @@ static void grow(rt_names *n) {
         if (n->count <= t->mask || t->mask + 1 >= BUCKETS_MAX) return;
         n->growing = table_new((t->mask + 1) * 2, !t->set);
         if (!n->growing) return;      /* longer chains until memory is there again */
-        n->cursor = 1;
+        n->cursor = 0;
     }
-    for (uint32_t k = 0; k < SWEEP && n->cursor < n->fresh; k++, n->cursor++) {
-        cell *c = cell_at(n, n->cursor);
-        if (LIVE(GET(c->stamp))) link_into(n->growing, c, n->cursor);
+    for (uint32_t k = 0; k < SWEEP; k++) {
+        uint32_t i = rt_slots_next(&n->cells, n->cursor);
+        cell *c;
+        if (!i) goto complete;
+        c = cell_at(n, i);
+        if (LIVE(GET(c->stamp))) link_into(n->growing, c, i);
+        n->cursor = i;
     }
-    if (n->cursor < n->fresh) return;
+    return;
+complete:
     n->growing->older = t;
     SET(n->current, n->growing);
     n->growing = NULL;
@@ -336,7 +332,7 @@ int rt_names_put(rt_names *n, rt_slice name, rt_pid pid, uint32_t *index) {
     uint32_t i;
     rt_pid other;
     cell *c;
-    int rc = RT_ENOMEM;
+    int rc;
     if (!name_ok(name)) return RT_EINVAL;
     hash = rt_hash_bytes(name.p, name.n, n->seed);
     if (find(n, name, hash, &other)) return RT_EEXIST;
@@ -347,9 +343,9 @@ int rt_names_put(rt_names *n, rt_slice name, rt_pid pid, uint32_t *index) {
     SET(c->hash, hash);
     SET(c->pid, pid);
     stamp = GET(c->stamp) >> 16;
-    SET(c->stamp, (stamp + 1) << 16 | name.n);   /* odd: a name; then reachable */
     link_into(atomic_load_explicit(&n->current, memory_order_relaxed), c, i);
-    if (n->growing && i < n->cursor) link_into(n->growing, c, i);
+    if (n->growing && i <= n->cursor) link_into(n->growing, c, i);
+    SET(c->stamp, (stamp + 1) << 16 | name.n);   /* odd: a name, for every reader at once */
     n->count++;
     changed(n);
     grow(n);
@@ -361,9 +357,9 @@ void rt_names_drop(rt_names *n, uint32_t index) {
     cell *c = cell_at(n, index);
     uint64_t uses = GET(c->stamp) >> 16;
     RT_ASSERT(uses & 1);
+    SET(c->stamp, (uses + 1) << 16);  /* even: no name any more, and no field is written before */
     unlink_from(n, atomic_load_explicit(&n->current, memory_order_relaxed), c, index);
-    if (n->growing && index < n->cursor) unlink_from(n, n->growing, c, index);
-    SET(c->stamp, (uses + 1) << 16);  /* even: before any field is written again */
+    if (n->growing && index <= n->cursor) unlink_from(n, n->growing, c, index);
     changed(n);
     cells_free(n, index);
     n->count--;
@@ -372,7 +368,7 @@ void rt_names_drop(rt_names *n, uint32_t index) {
 
 void rt_names_each(const rt_names *n, void (*f)(void *arg, rt_slice name, rt_pid pid), void *arg) {
     uint8_t name[RT_ATOM_BYTES_MAX];
-    for (uint32_t i = 1; i < n->fresh; i++) {
+    for (uint32_t i = 0; (i = rt_slots_next(&n->cells, i));) {
         cell *c = cell_at(n, i);
         rt_pid pid = GET(c->pid);
         size_t bytes = LIVE(GET(c->stamp)) ? rt_names_read(n, i, pid, name) : 0;

@@ -1,11 +1,11 @@
 /* Purpose: name -> pid, read without a lock; internal to proc/.
  *
- * Nothing is deferred and nothing is retired: cells are type-stable (never freed
- * or moved before the table of names), and a reader validates what it read. So a
- * reader that stalls for ever delays nothing and holds nothing back. The bound:
- * cells are kept at the high-water mark of names (64 bytes each, one for a name
- * of up to 28 bytes and one more per 28 bytes), old hash tables are kept and add
- * up to less than the current one (4 bytes per bucket).
+ * Nothing is deferred and nothing is retired: cells are type-stable (slots.h), and a
+ * reader validates what it read. So a reader that stalls for ever delays nothing and
+ * holds nothing back. A name takes a cell of 64 bytes for its first 28 bytes and one
+ * more per 28 bytes; what a spike has left is given back. The bound of what is kept: the
+ * hash table stays as large as the most names there have been at once (4 bytes a
+ * bucket, at most two buckets a name), and the smaller ones before it add up to less.
  *
  * Threads:
  *   find, read     | may run with everything | nothing; no shared line is written

@@ -18,9 +18,9 @@
 #include "base/alloc.h"
 #include "base/limits.h"
 #include "proc/names.h"
+#include "proc/slots.h"
 
-#define SEGMENT_BITS 10u
-#define SEGMENT (1u << SEGMENT_BITS)   /* slots */
+#define LOOK_AHEAD 16u                 /* ids */
 #define SWEEP 4u                       /* slots in limbo tried by each new and release */
 
 _Static_assert(sizeof(void *) != 8 || sizeof(rt_process) == 128, "two cache lines a process");
@@ -28,7 +28,7 @@ _Static_assert(offsetof(rt_process, mailbox) == 0, "a mailbox is its process");
 
 /* What a slot is at present (R3); in mailbox.spare, guarded by the lock. */
 enum slot_state {
-    SLOT_FREE,     /* in the free list, or never used */
+    SLOT_FREE,     /* among the free slots */
     SLOT_OWNED,
     SLOT_LEFT,     /* in limbo: only (b) may be missing, or an admission not given back */
     SLOT_OWED      /* in limbo: messages are on their way */
@@ -39,25 +39,19 @@ typedef struct slot_list {
 } slot_list;
 
 struct rt_registry {
-    /* Read by everybody, written once each. */
-    uint32_t segments, processes_max;
+    /* Read by everybody; what of it is written, see slots.h. */
+    rt_slots slots;
     rt_names *names;
     _Atomic uint32_t owed;            /* slots in limbo that wait for messages; nearly always 0 */
     /* Writers. */
     _Alignas(RT_CACHE_LINE) pthread_mutex_t lock;
-    slot_list free, limbo;
-    uint32_t fresh;                   /* the first id never used */
+    slot_list limbo;
     _Atomic uint32_t count;
     _Atomic uint64_t lost;
-    _Alignas(RT_CACHE_LINE) _Atomic(rt_process *) segment[];
 };
 
 RT_INLINE rt_process *slot_of(rt_registry *r, uint32_t id) {
-    rt_process *s;
-    if (RT_UNLIKELY(id >> SEGMENT_BITS >= r->segments)) return NULL;
-    /* Acquire: partner of the release in slot_new. */
-    s = atomic_load_explicit(&r->segment[id >> SEGMENT_BITS], memory_order_acquire);
-    return s ? s + (id & (SEGMENT - 1)) : NULL;
+    return rt_slots_at(&r->slots, id, sizeof(rt_process));
 }
 
 RT_INLINE uint32_t serial_of(rt_pid pid) { return (uint32_t)(pid >> 32); }
@@ -65,48 +59,48 @@ RT_INLINE uint32_t serial_of(rt_pid pid) { return (uint32_t)(pid >> 32); }
 static void lock(rt_registry *r) { pthread_mutex_lock(&r->lock); }
 static void unlock(rt_registry *r) { pthread_mutex_unlock(&r->lock); }
 
+#define SERIAL_GIVE_BACK_BELOW (1u << 31)      /* see slots.h */
+
 rt_registry *rt_registry_new(uint32_t processes_max, uint32_t names_max) {
-    uint32_t segments;
-    rt_registry *r;
-    size_t bytes;
-    if (processes_max > RT_ID_SLOT_MAX - 1) processes_max = RT_ID_SLOT_MAX - 1;
-    segments = processes_max / SEGMENT + 1;      /* ids 0 .. processes_max; 0 is never used */
-    bytes = sizeof *r + (size_t)segments * sizeof r->segment[0];
-    r = rt_aligned(RT_CACHE_LINE, bytes);
+    rt_registry *r = rt_aligned(RT_CACHE_LINE, sizeof *r);
     if (!r) return NULL;
-    memset(r, 0, bytes);
+    memset(r, 0, sizeof *r);
+    if (processes_max > RT_ID_SLOT_MAX - 1) processes_max = RT_ID_SLOT_MAX - 1;
+    if (rt_slots_init(&r->slots, processes_max, sizeof(rt_process),
+                      offsetof(rt_process, next_free), SERIAL_GIVE_BACK_BELOW) < 0)
+        goto no_slots;
     r->names = rt_names_new(names_max);
-    if (!r->names) {
-        rt_free(r);
-        return NULL;
-    }
-    r->segments = segments;
-    r->processes_max = processes_max;
-    r->fresh = 1;
+    if (!r->names) goto no_names;
     pthread_mutex_init(&r->lock, NULL);
     return r;
+no_names:
+    rt_slots_fini(&r->slots);
+no_slots:
+    rt_free(r);
+    return NULL;
 }
 
 void rt_registry_free(rt_registry *r) {
     if (!r) return;
-    for (uint32_t id = 1; id < r->fresh; id++) {
+    for (uint32_t id = 0; (id = rt_slots_next(&r->slots, id));) {
         rt_process *p = slot_of(r, id);
         if (p->mailbox.spare == SLOT_OWNED)
             rt_message_free(atomic_load_explicit(&p->reason, memory_order_relaxed));
         rt_mailbox_fini(&p->mailbox);
     }
-    for (uint32_t i = 0; i < r->segments; i++)
-        rt_free(atomic_load_explicit(&r->segment[i], memory_order_relaxed));
+    rt_slots_fini(&r->slots);
     rt_names_free(r->names);
     pthread_mutex_destroy(&r->lock);
     rt_free(r);
 }
 
-/* List functions and all that follow with `_locked`: under the lock. */
+/* List functions and all that follow with `_locked`: under the lock. Relaxed: the
+ * lock orders it. */
 static void list_add_locked(rt_registry *r, slot_list *l, rt_process *p) {
     uint32_t id = (uint32_t)p->self;
-    p->next_free = 0;
-    if (l->last) slot_of(r, l->last)->next_free = id;
+    atomic_store_explicit(&p->next_free, 0, memory_order_relaxed);
+    if (l->last)
+        atomic_store_explicit(&slot_of(r, l->last)->next_free, id, memory_order_relaxed);
     else l->first = id;
     l->last = id;
     l->count++;
@@ -116,7 +110,7 @@ static rt_process *list_take_locked(rt_registry *r, slot_list *l) {
     rt_process *p;
     if (!l->first) return NULL;
     p = slot_of(r, l->first);
-    l->first = p->next_free;
+    l->first = atomic_load_explicit(&p->next_free, memory_order_relaxed);
     if (!l->first) l->last = 0;
     l->count--;
     return p;
@@ -140,7 +134,7 @@ static bool settle_locked(rt_registry *r, rt_process *p) {
 static void place_locked(rt_registry *r, rt_process *p) {
     if (settle_locked(r, p)) {
         p->mailbox.spare = SLOT_FREE;
-        list_add_locked(r, &r->free, p);
+        rt_slots_put(&r->slots, (uint32_t)p->self, (uint64_t)serial_of(p->self) + 1);
     } else {
         list_add_locked(r, &r->limbo, p);
     }
@@ -151,39 +145,22 @@ static void sweep_locked(rt_registry *r, uint32_t most) {
     for (; most > 0; most--) place_locked(r, list_take_locked(r, &r->limbo));
 }
 
-/* The next id never used, its segment made when it is the first there. */
-static int fresh_locked(rt_registry *r, rt_process **out) {
-    uint32_t id = r->fresh;
-    rt_process *s;
-    if (id > r->processes_max) return RT_ELIMIT;
-    if (!slot_of(r, id)) {
-        s = rt_aligned(RT_CACHE_LINE, SEGMENT * sizeof *s);
-        if (!s) return RT_ENOMEM;
-        memset(s, 0, SEGMENT * sizeof *s);       /* every gate is dead */
-        /* Release: partner of the acquire in slot_of. */
-        atomic_store_explicit(&r->segment[id >> SEGMENT_BITS], s, memory_order_release);
-    }
-    r->fresh++;
-    *out = slot_of(r, id);
-    (*out)->self = id;
-    return RT_OK;
-}
-
 /* A free slot with `self` set to its new pid. */
 static int slot_take_locked(rt_registry *r, rt_process **out) {
-    rt_process *p;
+    uint64_t serial;
+    uint32_t id;
+    bool fresh;
     int rc;
     sweep_locked(r, SWEEP);
-    p = list_take_locked(r, &r->free);
-    if (!p) {
-        rc = fresh_locked(r, out);
-        if (rc == RT_OK || !r->limbo.count) return rc;
+    rc = rt_slots_take(&r->slots, &id, &fresh, &serial);
+    if (rc < 0 && r->limbo.count) {
         sweep_locked(r, r->limbo.count);
-        p = list_take_locked(r, &r->free);
-        if (!p) return rc;
+        rc = rt_slots_take(&r->slots, &id, &fresh, &serial);
     }
-    p->self = (uint64_t)(uint32_t)(serial_of(p->self) + 1) << 32 | (uint32_t)p->self;    /* R1 */
-    *out = p;
+    if (rc < 0) return rc;
+    *out = slot_of(r, id);
+    if (!fresh) serial = serial_of((*out)->self) + 1u;       /* R1 */
+    (*out)->self = (uint64_t)(uint32_t)serial << 32 | id;
     return RT_OK;
 }
 
@@ -210,6 +187,17 @@ int rt_process_new(rt_registry *r, rt_process **out) {
 rt_process *rt_registry_lookup(rt_registry *r, rt_pid pid) {
     rt_process *p = slot_of(r, (uint32_t)pid);
     return p && rt_mailbox_alive(&p->mailbox, serial_of(pid)) ? p : NULL;
+}
+
+void rt_registry_lookup_many(rt_registry *r, const rt_pid *pids, size_t n, int64_t *slots) {
+    for (size_t i = 0; i < n; i++) {
+        /* Far enough ahead for memory to answer, near enough to still be there. */
+        if (i + LOOK_AHEAD < n) {
+            const rt_process *later = slot_of(r, (uint32_t)pids[i + LOOK_AHEAD]);
+            if (later) __builtin_prefetch(&later->mailbox.gate);
+        }
+        slots[i] = rt_registry_lookup(r, pids[i]) ? (int64_t)(uint32_t)pids[i] : -1;
+    }
 }
 
 static int push(rt_registry *r, rt_pid pid, rt_chain *chain, const rt_room *extra, bool *over) {
@@ -353,7 +341,7 @@ size_t rt_registry_name_of(rt_registry *r, rt_pid pid, uint8_t *out) {
 
 void rt_registry_each(rt_registry *r, void (*f)(void *arg, rt_process *p), void *arg) {
     lock(r);
-    for (uint32_t id = 1; id < r->fresh; id++) {
+    for (uint32_t id = 0; (id = rt_slots_next(&r->slots, id));) {
         rt_process *p = slot_of(r, id);
         if (rt_process_alive(p)) f(arg, p);
     }

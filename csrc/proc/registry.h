@@ -2,28 +2,29 @@
  * hash; the life of a process.
  *
  * A pid is serial << 32 | id: the id is the slot, the serial its generation.
- * Slots are type-stable: segments never move and are not freed before the
- * registry, so a stale pointer always points at a slot, and the generation in
- * its gate tells whose. A dead pid never reaches a new process: the mailbox's
+ * Slots are type-stable (slots.h): a stale pointer always points at a slot, and the
+ * generation in its gate tells whose; where a spike has gone, the gate reads as zero. A dead pid never reaches a new process: the mailbox's
  * gate admits a push only for the generation it holds, in one atomic step.
  *
  * Life: new (alive) -> exit (dead to lookups, mailbox closed, name gone; the
  * owner may still read what was accepted and the reason) -> release (what is left
- * in the mailbox is freed; the slot goes to the end of the free list). A slot
+ * in the mailbox is freed, and the slot with it). A slot
  * whose mailbox still waits for an admitted push on its way waits in limbo, and
  * is freed by whoever comes by later, at the latest by that push. So each
  * suspended producer holds back at most the one slot it is pushing to; readers
  * hold back nothing.
  *
  * Invariants:
- *   R1 a slot's generation grows by one with each process (and wraps after 2^32);
+ *   R1 a slot's generation grows with each process, by one unless its segment was given
+ *      back meanwhile (and wraps after 2^32);
  *   R2 exactly one exit wins per process: it ends the gate's `alive` under the lock;
  *   R3 a slot is free or in limbo, or owned by one owner, never two of these;
  *   R4 exit takes the name away before the life, in one go under the lock: there a
  *      name's pid is alive, and who has seen a process dead does not find its name.
  * Threads:
  *   operation                     | may run with | needs
- *   lookup, whereis, name_of      | everything   | nothing; writes no shared line
+ *   lookup(_many), whereis,       | everything   | nothing; writes no shared line
+ *   name_of                       |              |
  *   push                          | everything   | nothing; the lock only while a
  *                                 |              | slot in limbo waits for pushes
  *   new, exit, register,          | everything   | nothing; a short lock among
@@ -50,7 +51,7 @@ typedef struct rt_process {
     void *user;                      /* the owner's; NULL in a new process */
     union {
         _Atomic(rt_message *) reason;    /* see rt_process_reason */
-        uint32_t next_free;              /* of a free slot */
+        _Atomic uint32_t next_free;      /* of a free slot, and of one in limbo */
     };
     _Atomic uint32_t flags;          /* RT_PROCESS_*, the embedder's; 0 in a new one */
     _Atomic uint32_t named;          /* its name's cell; 0: it has none */
@@ -67,6 +68,8 @@ int rt_process_new(rt_registry *r, rt_process **out);
 /* The living process, or NULL. The pointer stays a slot for ever, but may
  * become another process's: use it for one push, or as its owner. */
 rt_process *rt_registry_lookup(rt_registry *r, rt_pid pid);
+/* The slot's number of each living process, from 1 upward; -1 for the others. */
+void rt_registry_lookup_many(rt_registry *r, const rt_pid *pids, size_t n, int64_t *slots);
 /* Looks up and pushes. RT_ENOENT when there is no such process (the chain stays
  * the caller's), else as rt_mailbox_push. */
 int rt_registry_push(rt_registry *r, rt_pid pid, rt_chain *chain, bool *over);
