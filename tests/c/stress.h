@@ -1,5 +1,5 @@
 /* Purpose: what the stress programs share: a scale (RT_STRESS, 1 unless set),
- * threads that start together, seeded random numbers, and a watchdog that turns
+ * threads that start together, random numbers seeded by RT_SEED (0), and a watchdog that turns
  * a lost wake-up into a failure instead of a hang. */
 #ifndef RT_TESTS_STRESS_H
 #define RT_TESTS_STRESS_H
@@ -49,7 +49,9 @@ typedef struct stress_thread {
 
 STRESS_UNUSED void *stress_main(void *p) {
     stress_thread *t = p;
-    stress_random random = {0x9e3779b97f4a7c15ull * (t->number + 1)};
+    const char *seed = getenv("RT_SEED");
+    uint64_t first = seed ? strtoull(seed, NULL, 10) : 0;
+    stress_random random = {0x9e3779b97f4a7c15ull * (t->number + 1 + 64 * first)};
     pthread_barrier_wait(t->gate);
     t->run(t->arg, t->number, &random);
     return NULL;
