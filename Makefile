@@ -1,13 +1,15 @@
 # make run    builds router in .venv and shows it at work
 # make test   builds it and runs the tests
 #
-# For work on router itself: build, lint, test-long, sanitize, fuzz, interop-all, bench, clean.
+# For work on router itself: build, lint, test-long, sanitize, stress, models, fuzz, interop-all,
+# bench, figures, clean.
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
 VENV   ?= .venv
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 60
+MINUTES ?= 30
 
 BIN     := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -20,7 +22,7 @@ PEERS     := tools/install-packages "a peer will be missing" \
     erl:erlang-base urcu-qsbr.h:liburcu-dev
 
 .PHONY: build run test test-long lint bench bench-instructions figures interop-all sanitize \
-    sanitize-thread fuzz clean
+    sanitize-thread stress models fuzz clean
 .SUFFIXES:
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
@@ -95,6 +97,16 @@ sanitize: build
 
 sanitize-thread: build
 	@tools/sanitize thread $(BIN) $(WATCHED) $(PYTEST_ARGS)
+
+# Registry, mailboxes, wake-ups: the C programs with threads under sanitizers, for MINUTES and a
+# third of it; and their models, in every interleaving (ten minutes).
+stress:
+	@tools/stress thread $(MINUTES)
+	@tools/stress address $$(( ($(MINUTES) + 2) / 3 ))
+
+models:
+	@tools/install-packages "the models cannot be checked" spin:spin
+	@tests/models/run
 
 # Each target of tests/fuzz for FUZZ_SECONDS, from the committed inputs onward. Needs clang.
 fuzz: $(INSTALLED)
