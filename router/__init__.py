@@ -34,6 +34,7 @@ from router.etf import (
 from router.limits import Limits
 from router.mailbox import Mailbox
 from router.node import Node
+from router.registry import Registry
 from router.serving import NO_REPLY, Caller, GenServer, Server
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "Pid",
     "Port",
     "Reference",
+    "Registry",
     "RemoteError",
     "RouterError",
     "Server",

@@ -23,6 +23,10 @@ cdef extern from "router.h" nogil:
     void rt_free(void *p)
 
     enum:
+        RT_ID_SLOT_MAX
+        RT_ATOM_CHARS_MAX
+
+    enum:
         RT_OK
         RT_AGAIN
         RT_ENOMEM
@@ -126,6 +130,12 @@ cdef extern from "router.h" nogil:
     int rt_registry_unregister(rt_registry *r, rt_slice name)
     rt_pid rt_registry_whereis(rt_registry *r, rt_slice name)
     uint32_t rt_registry_count(const rt_registry *r)
+    rt_registry *rt_registry_new(uint32_t processes_max, uint32_t names_max)
+    void rt_registry_free(rt_registry *r)
+    int rt_process_exit(rt_registry *r, rt_pid pid, rt_slice reason)
+    void rt_registry_lookup_many(rt_registry *r, const rt_pid *pids, size_t n,
+                                 int64_t *slots) nogil
+    size_t rt_registry_name_of(rt_registry *r, rt_pid pid, uint8_t *out)
 
     enum rt_relation_kind:
         RT_REL_LINK
@@ -304,3 +314,8 @@ cdef extern from "router.h":
     bint rt_py_is_atom(object obj)
     const uint8_t *rt_py_ident_bytes(object ident, size_t *n) except NULL
     rt_slice rt_py_atom_name(object atom)
+
+cdef extern from "router.h":
+    # With the GIL, which its callback needs.
+    void rt_registry_each_name(rt_registry *r,
+                               void (*f)(void *arg, rt_slice name, rt_pid pid) noexcept, void *arg)

@@ -17,6 +17,8 @@ from typing import (
     overload,
 )
 
+import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 from router.errors import RouterError
@@ -419,3 +421,53 @@ class MailboxCore:
 
     def unalias(self, ref: Reference) -> bool:
         """Ends an alias. True when it stood."""
+
+# ---- the registry alone (_registry.pxi) ----
+
+@final
+class Registry(Generic[_Item]):
+    """Names and 64-bit ids for objects of this process."""
+
+    def __new__(cls, *, limit: int = 16_777_216) -> Self: ...
+    def register(self, name: str, obj: _Item, /) -> int:
+        """Enters an object under a name of up to 255 characters; its id.
+
+        Raises NameTaken, RouterError when the registry is full, ValueError for an
+        empty or too long name, TypeError for None.
+        """
+
+    def unregister(self, name: str, /) -> bool:
+        """Takes a name and its id back. False when the name is not there."""
+
+    def whereis(self, name: str, /) -> _Item | None:
+        """The object of that name, or None."""
+
+    def id_of(self, name: str, /) -> int | None:
+        """The id of that name, or None."""
+
+    def lookup(self, id: int, /) -> _Item | None:
+        """The object with that id, or None."""
+
+    def name_of(self, id: int, /) -> str | None:
+        """The name of that id, or None."""
+
+    @overload
+    def lookup_many(
+        self, ids: NDArray[np.uint64], /, out: Literal["object"] = "object"
+    ) -> NDArray[np.object_]: ...
+    @overload
+    def lookup_many(
+        self, ids: NDArray[np.uint64], /, out: Literal["slot"]
+    ) -> NDArray[np.int64]: ...
+    def names(self) -> list[str]:
+        """The names: a snapshot."""
+
+    def ids(self) -> NDArray[np.uint64]:
+        """The ids, in the order of names(): a snapshot."""
+
+    def items(self) -> list[tuple[str, _Item]]:
+        """Pairs of name and object: a snapshot."""
+
+    def __iter__(self) -> Iterator[str]: ...
+    def __contains__(self, name: object) -> bool: ...
+    def __len__(self) -> int: ...

@@ -1409,3 +1409,5 @@ OVERFLOWS = {None: RT_OVERFLOW_NONE, "drop": RT_OVERFLOW_DROP, "close": RT_OVERF
              "pause": RT_OVERFLOW_PAUSE}
 CODE_EEXIST = RT_EEXIST
 CODE_ENOK = RT_ENOK
+
+include "_registry.pxi"

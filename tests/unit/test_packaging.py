@@ -64,7 +64,7 @@ def in_sdist(archive: Path) -> set[str]:
 def test_the_sdist_holds_all_that_a_build_needs(sdist: Path, checkout: Path) -> None:
     assert sdist.name == f"router_beam-{importlib.metadata.version('router-beam')}.tar.gz"
     held = in_sdist(sdist)
-    for folder, kinds in (("csrc", "ch"), ("router", ("py", "pyx", "pxd", "pyi", "typed"))):
+    for folder, kinds in (("csrc", "ch"), ("router", ("py", "pyx", "pxd", "pxi", "pyi", "typed"))):
         for path in (checkout / folder).rglob("*.*"):
             if path.suffix[1:] in kinds:
                 assert path.relative_to(checkout).as_posix() in held
