@@ -10,7 +10,19 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from bench import codec, connections, core, fan, latency, local, machine, relay, report, throughput
+from bench import (
+    codec,
+    connections,
+    core,
+    fan,
+    latency,
+    local,
+    machine,
+    registry,
+    relay,
+    report,
+    throughput,
+)
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -25,20 +37,16 @@ def pending(name: str, why: str) -> Measure:
     return lambda quick, say, *, wanted=report.everything: report.Document(name, pending=why)
 
 
-REGISTRY_PENDING = (
-    "router.Registry, a routing table for services, is not there yet; beside Python's dict then"
-)
-
 BENCHES: dict[str, tuple[str, Measure]] = {
     "core": ("registry, mailbox and frames in C, beside liburcu", core.measure),
     "codec": ("terms to bytes and back, beside serializers", codec.measure),
+    "registry": ("router.Registry, beside dict and numpy", registry.measure),
     "local": ("a mailbox of this process, beside queues", local.measure),
     "throughput": ("messages from process to process, by size", throughput.measure),
     "latency": ("round trips, idle and under load", latency.measure),
     "fanin": ("many senders, one process", fan.fan_in),
     "fanout": ("one sender, many processes on many nodes", fan.fan_out),
     "connections": ("connect rate, memory of idle ones, many active", connections.measure),
-    "registry": ("pending: " + REGISTRY_PENDING, pending("registry", REGISTRY_PENDING)),
     "relay": ("pending: " + relay.PENDING, pending("relay", relay.PENDING)),
 }
 

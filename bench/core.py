@@ -7,15 +7,17 @@ machine: the "peer" is a primitive, and the ratio says how many of those it cost
 from __future__ import annotations
 
 import ctypes
+import resource
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from bench import report
 from bench.inline import PER_CALL, per_call
 from bench.measure import BenchError, Run, Sample, compare
-from bench.native import Context, Library, lfht, library, packets
+from bench.native import Context, Library, bare_read, lfht, library, packets
 
-__all__ = ["SIZES", "cases", "measure", "primitives"]
+__all__ = ["BARE", "MEMORY", "SIZES", "cases", "measure", "primitives", "resident"]
 
 SIZES = (1_000, 1_000_000)
 REGISTRY, MAILBOX, WIRE = "registry", "mailbox", "wire"
@@ -26,6 +28,7 @@ MEMORY = {"bytes": "idle"}
 LIVES_MIN = 90_000  # a second, beside the reader
 ATTEMPTS = 5
 LFHT = "cds_lfht"
+BARE = "bare indexed read of the same slots"
 PAYLOAD_BYTES = 64
 CREATION = 7
 
@@ -117,24 +120,11 @@ def _producers(ours: Library, box: int, n: int, producers: int) -> Run:
     return run
 
 
-class _Allocated(ctypes.Structure):
-    """glibc's `struct mallinfo2`: ten counters, of which two matter here."""
-
-    _fields_ = [
-        *((name, ctypes.c_size_t) for name in "abcd"),
-        ("hblkhd", ctypes.c_size_t),
-        *((name, ctypes.c_size_t) for name in "ef"),
-        ("uordblks", ctypes.c_size_t),
-        *((name, ctypes.c_size_t) for name in "gh"),
-    ]
-
-
-def _allocated() -> int:
-    """Bytes that this process has allocated and not freed."""
-    ask = ctypes.CDLL(None).mallinfo2
-    ask.restype = _Allocated
-    found = ask()
-    return int(found.uordblks + found.hblkhd)
+def resident() -> int:
+    """Bytes of memory that this process holds, with nothing freed among them."""
+    ctypes.CDLL(None).malloc_trim(0)
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()
 
 
 def _bytes(made: Library, kind: str, size: int, aside: int) -> Run:
@@ -142,9 +132,9 @@ def _bytes(made: Library, kind: str, size: int, aside: int) -> Run:
 
     def run() -> Sample:
         with Context() as context:
-            before = _allocated()
+            before = resident()
             context.make(made, kind, size, 0)
-            taken = _allocated() - before - aside * size
+            taken = resident() - before - aside * size
         return Sample(messages=size, more={"idle": taken / size})
 
     return run
@@ -195,6 +185,14 @@ def measure(
             "pid lookup beside 100,000 lives a second",
             _reader(ours, table, n, beside=True),
             ("router: pid lookup, random", _reader(ours, table, n, beside=False)),
+        )
+        say("many at once")
+        table = context.make(ours, "registry", max(SIZES), 0)
+        add(
+            f"{REGISTRY} of {max(SIZES):,}",
+            "pid lookup, random, many at once",
+            per_call(ours.work("registry_many", table), seconds),
+            (BARE, per_call(bare_read(table), seconds)),
         )
         box = context.make(ours, "box")
         add(

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import router
 from bench import report
+from bench.core import MEMORY
 from bench.inline import PER_CALL, per_call
-from bench.measure import compare
+from bench.measure import BenchError, Run, Sample, compare
+from bench.native import ROOT
 from bench.peers.control import TAG, payload
 
 __all__ = ["BATCH", "Local", "asyncio_queue", "measure", "simple_queue"]
@@ -80,6 +84,39 @@ def asyncio_queue() -> Callable[[int], None]:
     return _queue(q.put_nowait, q.get_nowait)
 
 
+# In a program of its own: the measuring one has memory at hand.
+IDLE = """
+import asyncio, sys
+import router
+from bench.core import resident
+
+count = int(sys.argv[2])
+node = router.Node("bench_idle@127.0.0.1", cookie="bench", listen=False, epmd="none")
+node.start_sync()
+make = node.mailbox if sys.argv[1] == "router" else asyncio.Queue
+kept = [None] * count
+before = resident()
+for i in range(count):
+    kept[i] = make()
+print((resident() - before) / count)
+kept.clear()
+node.stop_sync()
+"""
+
+
+def idle(what: str, count: int) -> Run:
+    """Bytes of memory for each of so many that wait for their first message."""
+
+    def run() -> Sample:
+        command = [sys.executable, "-c", IDLE, what, str(count)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        if done.returncode:
+            raise BenchError(f"{what}: {done.stderr.strip()[-300:]}")
+        return Sample(messages=count, more={"idle": float(done.stdout)})
+
+    return run
+
+
 def measure(
     quick: bool, say: report.Say, *, count: int = 7, wanted: report.Wanted = report.everything
 ) -> report.Document:
@@ -102,4 +139,18 @@ def measure(
                     document.add(compare(mine, peer, pairs=count), PATH, SIZE, PER_CALL)
     finally:
         local.close()
+    count_of = 50_000 if quick else 1_000_000
+    # A tenth as many queues: a million of them take three gigabytes.
+    path, name, peer = "those that are idle", f"router mailbox, of {count_of:,}", "asyncio.Queue"
+    if wanted(path, name, peer, 0):
+        say(path)
+        try:
+            found = compare(
+                (name, idle("router", count_of)), (peer, idle("queue", count_of // 10)),
+                decides="idle", pairs=1 if quick else 3,
+            )  # fmt: skip
+        except BenchError as e:
+            document.failed(e, name, path, 0, MEMORY)
+        else:
+            document.add(found, path, 0, MEMORY)
     return document

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.measure import BenchError
 
-__all__ = ["ROOT", "Context", "Library", "counting", "lfht", "library", "packets"]
+__all__ = ["ROOT", "Context", "Library", "bare_read", "counting", "lfht", "library", "packets"]
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "bench"
@@ -100,6 +100,13 @@ class Context(ExitStack):
         found = library.make(f"{kind}_new", *values)
         self.callback(library.end, f"{kind}_free", found)
         return found
+
+
+def bare_read(table: int) -> Callable[[int], None]:
+    """The limit of looking processes of a registry up."""
+    work = library().work("registry_bare", table)
+    work(1)  # notes the addresses, which is no part of it
+    return work
 
 
 @cache

@@ -316,6 +316,7 @@ cdef extern from "router.h":
     rt_slice rt_py_atom_name(object atom)
 
 cdef extern from "router.h":
-    # With the GIL, which its callback needs.
+    # With the GIL, which their callbacks need.
+    void rt_registry_each(rt_registry *r, void (*f)(void *arg, rt_process *p) noexcept, void *arg)
     void rt_registry_each_name(rt_registry *r,
                                void (*f)(void *arg, rt_slice name, rt_pid pid) noexcept, void *arg)

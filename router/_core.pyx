@@ -15,6 +15,7 @@ cimport cython
 from cpython.exc cimport (
     PyErr_CheckSignals, PyErr_Clear, PyErr_Fetch, PyErr_NormalizeException, PyErr_Restore,
     PyErr_WarnEx)
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -31,6 +32,7 @@ from router import errors  # noqa: E402
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject
+    Py_ssize_t Py_REFCNT(PyObject *o)
     int PyIter_Send(object iter, PyObject *value, PyObject **result) except -1
     enum:
         PYGEN_RETURN
@@ -735,7 +737,7 @@ cdef class NodeCore:
             return sender
         if not isinstance(sender, MailboxCore):
             raise TypeError(f"sender is a Mailbox or a Pid, not {type(sender).__name__}")
-        return (<MailboxCore>sender).pid
+        return (<MailboxCore>sender).pid_of()
 
     def send(self, dest, term, *, sender=None):
         """Sends `term` to `dest` without waiting.
@@ -795,15 +797,58 @@ cdef class NodeCore:
             self.need()
         p = rt_registry_whereis(self.route.registry,
                                 rt_slice_of(<const uint8_t *>raw, len(raw)))
-        if p == 0:
-            return None
+        return self.pid_of(p) if p else None
+
+    cdef object pid_of(self, rt_pid p):
         return rt_py_pid(self.atom, <uint32_t>p, <uint32_t>(p >> 32), self.route.creation)
+
+    def _boxes(self):
+        """The mailboxes of this node that the program still holds."""
+        cdef Boxes b
+        cdef uint32_t i
+        if self.ptr == NULL:
+            return []
+        found = []
+        # Read and held in one go: making the list may run code that makes boxes.
+        b.at = NULL
+        b.count = 0
+        rt_registry_each(self.route.registry, _visit_box, &b)
+        b.at = <PyObject **>PyMem_RawMalloc(b.count * sizeof(PyObject *) + 1)
+        if b.at == NULL:
+            raise MemoryError("cannot list the mailboxes")
+        b.count = 0
+        rt_registry_each(self.route.registry, _visit_box, &b)
+        try:
+            for i in range(b.count):
+                found.append(<object>b.at[i])
+        finally:
+            for i in range(b.count):
+                Py_DECREF(<object>b.at[i])
+            PyMem_RawFree(b.at)
+        return found
 
     def _process_count(self):
         return rt_registry_count(self.route.registry) if self.ptr != NULL else 0
 
     def _relation_count(self):
         return rt_relations_count(self.route.relations) if self.ptr != NULL else 0
+
+
+cdef struct Boxes:
+    PyObject **at               # NULL: only count
+    uint32_t count
+
+
+cdef void _visit_box(void *arg, rt_process *p) noexcept:
+    cdef Boxes *b = <Boxes *>arg
+    cdef PyObject *box = <PyObject *>p.user
+    # One without references is on its way out, and must not be held.
+    if box == NULL or Py_REFCNT(box) == 0:
+        return
+    if b.at != NULL:
+        Py_INCREF(<object>box)
+        b.at[b.count] = box
+    b.count += 1
 
 
 # A box found dead in a cycle ends its process like any other, for which it needs its
@@ -815,7 +860,7 @@ cdef class MailboxCore:
     cdef rt_process *ptr
     cdef rt_pid local
     cdef readonly NodeCore node
-    cdef readonly object pid
+    cdef object own_pid           # made when somebody asks
     cdef readonly object name
     cdef object codec
     cdef object failed            # a DecodeError to raise after the good prefix
@@ -824,6 +869,8 @@ cdef class MailboxCore:
     cdef public object _waiter    # the future of a receiver that waits, or None
     cdef public object _callback  # of on_messages, or None
     cdef public bint _getting     # a thread is in get or get_many
+    cdef public object _loop      # of on_messages
+    cdef public object _thread_notifier
     cdef unsigned streak          # receives since the receiver last gave way to its loop
     cdef uint64_t streak_began    # when; ns
     cdef object __weakref__
@@ -836,8 +883,6 @@ cdef class MailboxCore:
               "cannot make a process (limit processes_max)")
         self.local = self.ptr.self
         self.ptr.user = <void *>self
-        self.pid = rt_py_pid(node.atom, <uint32_t>self.local, <uint32_t>(self.local >> 32),
-                             node.route.creation)
 
     def __dealloc__(self):
         if self.ptr == NULL or self.node is None:
@@ -847,6 +892,16 @@ cdef class MailboxCore:
             self.exit_with(None)
             rt_process_release(self.node.route.registry, self.ptr)
         self.ptr = NULL
+
+    @property
+    def pid(self):
+        """The Pid of this process."""
+        return self.pid_of()
+
+    cdef object pid_of(self):
+        if self.own_pid is None:
+            self.own_pid = self.node.pid_of(self.local)
+        return self.own_pid
 
     def _register(self, name):
         if not isinstance(name, str):

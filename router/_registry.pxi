@@ -3,7 +3,6 @@
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.buffer cimport (
     PyBUF_ANY_CONTIGUOUS, PyBUF_CONTIG, PyBuffer_Release, PyObject_GetBuffer)
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t
 
 cdef extern from "Python.h":

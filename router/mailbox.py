@@ -27,6 +27,8 @@ class Mailbox(MailboxCore):
     holds it no longer. One receiver at a time.
     """
 
+    __slots__ = ()
+
     node: Node
 
     def __init__(
@@ -38,8 +40,6 @@ class Mailbox(MailboxCore):
         limit_bytes: int | None = None,
         overflow: str | None = None,
     ) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread_notifier: Notifier | None = None
         if limit is None and limit_bytes is None:
             if overflow is not None:
                 raise ValueError("overflow needs a limit (messages) or limit_bytes")

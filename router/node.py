@@ -7,7 +7,6 @@ import builtins
 import inspect
 import socket
 import time
-import weakref
 from collections.abc import Callable, Coroutine
 from types import NoneType, TracebackType
 from typing import Any
@@ -16,7 +15,7 @@ from router import _calls, _core
 from router._arguments import cookie_bytes, epmd_port_of, listen_on, name_ok, numeric
 from router._connecting import ConnectingNode, Resolver
 from router._core import Notifier
-from router._live import live, members
+from router._live import live
 from router._loop import LoopBinding
 from router._reports import Waiter
 from router.errors import RouterError
@@ -123,7 +122,6 @@ class Node(ConnectingNode):
         self._named: dict[str, Mailbox] = {}
         self._named_mark = _NAMED_MARK
         self._callbacks: set[Mailbox] = set()
-        self._boxes: weakref.WeakSet[Mailbox] = weakref.WeakSet()
         self._callers: dict[asyncio.AbstractEventLoop, _calls.Calls] = {}
         self._servers: set[Server] = set()
         self._processes: dict[asyncio.AbstractEventLoop, Processes] = {}
@@ -216,7 +214,7 @@ class Node(ConnectingNode):
             return
         for name in list(self._resolving):
             self._give_up_resolving(name)
-        for box in members(self._boxes):
+        for box in self._boxes():
             box._end("shutdown")
         self._flush()
 
@@ -255,7 +253,7 @@ class Node(ConnectingNode):
             binding.detach()
         self._bindings.clear()
         self._driver = None
-        for box in members(self._boxes):  # those that threads made meanwhile
+        for box in self._boxes():  # those that threads made meanwhile
             box._end("shutdown")
         self._callbacks.clear()
         self._named.clear()
@@ -391,7 +389,6 @@ class Node(ConnectingNode):
         `"close"`, or `"pause"`. Raises NameTaken, ValueError.
         """
         box = Mailbox(self, name, limit=limit, limit_bytes=limit_bytes, overflow=overflow)
-        self._boxes.add(box)
         if name is not None:
             self._keep(name, box)
         return box
@@ -408,7 +405,6 @@ class Node(ConnectingNode):
     def _forget(self, box: Mailbox) -> None:
         if box.name is not None and self._named.get(box.name) is box:
             del self._named[box.name]
-        self._boxes.discard(box)
 
     def whereis(self, name: str) -> Any:
         """The Pid registered as `name` on this node, or None."""

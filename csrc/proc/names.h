@@ -23,6 +23,8 @@
  *      that is being filled; a table that has been replaced is never current again.
  * Limits: names_max names of RT_ATOM_BYTES_MAX bytes. A reader starts again when
  * writers touched what it walked through; each time some writer has got on.
+ * Order: readers acquire every field, writers release it; a name comes and goes with the
+ * store of its cell's stamp (names.c says why that is enough).
  * ABA: a stamp counts 47 bits of use per cell.
  * Errors: RT_EEXIST, RT_ELIMIT, RT_ENOMEM, RT_EINVAL (empty or too long). */
 #ifndef RT_PROC_NAMES_H

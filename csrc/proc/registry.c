@@ -343,7 +343,7 @@ void rt_registry_each(rt_registry *r, void (*f)(void *arg, rt_process *p), void 
     lock(r);
     for (uint32_t id = 0; (id = rt_slots_next(&r->slots, id));) {
         rt_process *p = slot_of(r, id);
-        if (rt_process_alive(p)) f(arg, p);
+        if (p->mailbox.spare == SLOT_OWNED) f(arg, p);
     }
     unlock(r);
 }

@@ -32,8 +32,10 @@
  *   pop, arm, bind, limit,        | everything   | the owner of the process
  *   reason, release               |              | (one thread at a time)
  *   free                          | nothing      | that nobody is inside any call
- * Order: gate (mailbox.h); segment: release in new, acquire in lookup; named:
- * release in register, acquire in name_of; limbo: see registry.c.
+ * Order: gate (mailbox.h); slots (slots.h); named: release in register, acquire in
+ * name_of; owed: seq_cst, and why, see registry.c; count, lost: relaxed, they publish
+ * nothing; reason, flags, user: published by the gate. whereis, register and unregister
+ * each act at one moment; an exit at two, see R4. name_of may lag behind whereis.
  * Limits: processes_max, names_max; ids are 1 .. processes_max.
  * Errors: RT_ELIMIT, RT_ENOMEM, RT_EEXIST, RT_ENOENT, RT_EINVAL, RT_ECLOSED, RT_EFULL. */
 #ifndef RT_PROC_REGISTRY_H
@@ -98,8 +100,9 @@ rt_pid rt_registry_whereis(rt_registry *r, rt_slice name);           /* 0: nobod
 uint64_t rt_registry_names_changes(rt_registry *r);
 /* The name of a process copied to `out` (RT_ATOM_BYTES_MAX bytes); its length, 0 for none. */
 size_t rt_registry_name_of(rt_registry *r, rt_pid pid, uint8_t *out);
-/* Calls f for each living process / each name, under the lock: a consistent
- * snapshot, except that processes may die meanwhile. f must not call back. */
+/* Calls f for each process that has not been released, living or not / each name, under
+ * the lock: a consistent snapshot, except that processes may die meanwhile. f must not
+ * call back. */
 void rt_registry_each(rt_registry *r, void (*f)(void *arg, rt_process *p), void *arg);
 void rt_registry_each_name(rt_registry *r, void (*f)(void *arg, rt_slice name, rt_pid pid),
                            void *arg);

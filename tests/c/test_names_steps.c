@@ -178,5 +178,65 @@ static void test_renamed_while_read(void) {
     steps_free(n);
 }
 
-TESTS(test_carried_to_another_chain, test_moved_to_the_head, test_on_a_dropped_cell,
+/* The reader stands on x while a spike of names comes and goes, and x's page with it. */
+static uint32_t x_cell;
+
+static void spike_and_x_go(void) {
+    enum { SPIKE = 3 * RT_SLOTS_SEGMENT };
+    static uint32_t cell[SPIKE];
+    char name[64];
+    for (int i = 0; i < SPIKE; i++) {
+        snprintf(name, sizeof name, "spike %d", i);
+        cell[i] = put(name, 10);
+    }
+    drop(x);
+    for (int i = SPIKE - 1; i >= 0; i--) steps_drop(n, cell[i]);
+}
+
+static void test_page_gone_under_a_reader(void) {
+    enum { BEFORE = 2 * RT_SLOTS_SEGMENT - 2 };  /* with y two segments, filled */
+    char name[64];
+    n = steps_new(100000);
+    put("first", 1);
+    for (int i = 0; i < BEFORE; i++) {
+        snprintf(name, sizeof name, "before %d", i);
+        put(name, 5);
+    }
+    /* In one chain whatever the table's size: y stays, in the first segment. */
+    pick(y, 0x3fff, 5, true);
+    pick(x, 0x3fff, 5, true);
+    drop("first");
+    CHECK_INT(put(y, 2), 1);
+    x_cell = put(x, 1);
+    CHECK_INT(x_cell, 2 * RT_SLOTS_SEGMENT);
+    at_pause(0, spike_and_x_go);
+    CHECK_INT(steps_find(n, text(y)), 2);
+    CHECK(steps == NULL);
+    CHECK_INT(GET(cell_at(n, x_cell)->next[0]) | GET(cell_at(n, x_cell)->next[1]), 0);
+    CHECK_INT(steps_find(n, text(x)), 0);
+    steps_free(n);
+}
+
+/* A reader that stalls for ever holds nothing back: names come and go in the same memory. */
+static void churn(void) {
+    for (rt_pid pid = 10; pid < 50000; pid++) {
+        put(z, pid);
+        drop(z);
+    }
+}
+
+static void test_stalled_reader(void) {
+    n = steps_new(1000);
+    pick(x, 63, 5, true);
+    pick(z, 63, 5, true);
+    put(x, 1);
+    at_pause(0, churn);
+    CHECK_INT(steps_find(n, text(x)), 1);
+    CHECK(steps == NULL);
+    CHECK_INT(n->cells.made, 1);
+    CHECK_INT(rt_slots_next(&n->cells, 2), 0);   /* two cells did for all of them */
+    steps_free(n);
+}
+
+TESTS(test_page_gone_under_a_reader, test_stalled_reader, test_carried_to_another_chain, test_moved_to_the_head, test_on_a_dropped_cell,
       test_taken_between_name_and_pid, test_table_replaced_twice, test_renamed_while_read)
