@@ -19,12 +19,16 @@ def node() -> Any:
         yield node
 
 
+class InCycle(Mailbox):
+    itself: Mailbox
+
+
 def test_a_box_found_dead_in_a_cycle_ends_its_process(node: Node) -> None:
     watcher = node.mailbox()
     before = node._process_count()
     for _ in range(10):
-        box = node.mailbox()
-        box.itself = box  # type: ignore[attr-defined]
+        box = InCycle(node)
+        box.itself = box
         ref = watcher.monitor(box.pid)
         pid = box.pid
         node.send(pid, "unread")
@@ -38,8 +42,8 @@ def test_a_box_found_dead_in_a_cycle_ends_its_process(node: Node) -> None:
 async def test_a_box_dead_in_a_cycle_is_not_woken(node: Node) -> None:
     """Its process waited for a message: the notifier must not meet what was freed."""
     for _ in range(20):
-        box = node.mailbox()
-        box.itself = box  # type: ignore[attr-defined]
+        box = InCycle(node)
+        box.itself = box
         with pytest.raises(TimeoutError):
             await box.receive(0)  # armed
         node.send(box.pid, 1)  # marked
