@@ -20,6 +20,7 @@ from router._loop import LoopBinding
 from router._reports import Waiter
 from router.errors import RouterError
 from router.etf import Codec, Pid, Reference
+from router.groups import ProcessGroups
 from router.limits import Limits
 from router.mailbox import Mailbox
 from router.serving import Caller, GenServer, Server
@@ -113,6 +114,7 @@ class Node(ConnectingNode):
             "limits": (limits or Limits()).as_dict(),
             "codec": codec,
         }
+        self._codec = codec
         self._full_name = name
         self._cookie = cookie_bytes(cookie)
         self._listen = listen_on(listen)
@@ -126,6 +128,7 @@ class Node(ConnectingNode):
         self._servers: set[Server] = set()
         self._processes: dict[asyncio.AbstractEventLoop, Processes] = {}
         self._exposed: dict[tuple[str, str], Callable[..., Any]] = {}
+        self._scopes: dict[str, ProcessGroups] = {}
         self.refused_calls = 0
         """Calls of peers to functions that are not exposed; each was answered `undef`."""
         self._used = False
@@ -558,6 +561,20 @@ class Node(ConnectingNode):
         processes = self._processes_here()
         self._exposed[module, function] = callable
         processes.serve_spawn_requests(True)
+
+    def pg(self, scope: str = "pg") -> ProcessGroups:
+        """The process groups of a scope, as OTP's `pg` has them; the same object each time.
+
+        The first call starts the scope on the running loop, as a process registered under
+        its name. Raises NameTaken when something else has that name.
+        """
+        found = self._scopes.get(scope)
+        if found is not None and found.stale:
+            found.close()
+            found = None
+        if found is None:
+            found = self._scopes[scope] = ProcessGroups(self, scope, self._codec)
+        return found
 
     # looking in ---------------------------------------------------------------------------
 
