@@ -29,6 +29,7 @@ ALIAS = Atom("alias")
 NET_KERNEL = Atom("net_kernel")
 IS_AUTH = Atom("is_auth")
 MONITOR = Atom("monitor")
+REX, CALL = Atom("rex"), Atom("call")
 
 _PENDING = object()
 
@@ -94,9 +95,7 @@ class ErpcCall(Call):
     def answer(self, term: Any) -> Any:
         match term:
             case ("spawn_reply", ref, "error", reason) if ref == self.ref:
-                if reason == "noconnection":
-                    raise NodeDown(f"{self.dest}: no connection")
-                raise RemoteError("error", (Atom("erpc"), reason))
+                raise _not_spawned(self.dest, reason)
             case ("DOWN", ref, "process", _, reason) if ref == self.ref:
                 return self._result(reason)
         return _PENDING
@@ -114,6 +113,59 @@ class ErpcCall(Call):
             case "noconnection":
                 raise NodeDown(f"{self.dest}: the connection ended before the answer came")
         raise RemoteError("exit", reason)
+
+
+class RexCall(GenCall):
+    """rpc:call as it was before erpc, for peers without spawn requests.
+
+    Source: rpc.erl (`{call, M, F, A, GroupLeader}` to the server `rex`).
+    """
+
+    def __init__(
+        self, box: Mailbox, node: str, module: str, function: str, args: list[Any]
+    ) -> None:
+        request = (CALL, Atom(module), Atom(function), args, box.pid)
+        super().__init__(box, (REX, node), request)
+
+    def answer(self, term: Any) -> Any:
+        result = super().answer(term)
+        match result:
+            case ("badrpc", ("EXIT", (reason, list() as stack))):
+                raise RemoteError("error", reason, stack)
+            case ("badrpc", ("EXIT", reason)):
+                raise RemoteError("exit", reason)
+            case ("badrpc", reason):
+                raise RemoteError("error", reason)
+        return result
+
+
+class SpawnCall(Call):
+    """A process is started and let alone."""
+
+    def __init__(
+        self, box: Mailbox, node: str, module: str, function: str, args: list[Any]
+    ) -> None:
+        super().__init__(box, node)
+        self.ref = box._spawn_request(node, module, function, args, [])
+
+    def answer(self, term: Any) -> Any:
+        match term:
+            case ("spawn_reply", ref, "ok", pid) if ref == self.ref:
+                return pid
+            case ("spawn_reply", ref, "error", reason) if ref == self.ref:
+                raise _not_spawned(self.dest, reason)
+        return _PENDING
+
+
+class NoSpawnRequests(RemoteError):
+    """The peer knows no spawn requests."""
+
+
+def _not_spawned(node: str, reason: Any) -> Exception:
+    if reason == "noconnection":
+        return NodeDown(f"{node}: no connection")
+    kind = NoSpawnRequests if reason == "notsup" else RemoteError
+    return kind("error", (Atom("erpc"), reason))
 
 
 def _down(dest: Any, reason: Any) -> Exception:
@@ -176,8 +228,26 @@ class Calls:
     async def rpc(
         self, node: str, module: str, function: str, args: list[Any], timeout: float
     ) -> Any:
+        deadline = self._loop.time() + timeout
+        try:
+            return await self._run(
+                lambda: ErpcCall(self._box, node, module, function, list(args)), timeout
+            )
+        except NoSpawnRequests as e:
+            refused = e
+        try:
+            return await self._run(
+                lambda: RexCall(self._box, node, module, function, list(args)),
+                deadline - self._loop.time(),
+            )
+        except NoProcess:  # and no rex: a router node that exposes nothing
+            raise refused from None
+
+    async def spawn(
+        self, node: str, module: str, function: str, args: list[Any], timeout: float
+    ) -> Any:
         return await self._run(
-            lambda: ErpcCall(self._box, node, module, function, list(args)), timeout
+            lambda: SpawnCall(self._box, node, module, function, list(args)), timeout
         )
 
     async def _run(self, begin: Callable[[], Call], timeout: float) -> Any:
@@ -236,5 +306,15 @@ def call_sync(node: Node, dest: Any, request: Any, timeout: float) -> Any:
 def rpc_sync(
     node: Node, target: str, module: str, function: str, args: list[Any], timeout: float
 ) -> Any:
+    deadline = time.monotonic() + timeout
+    given = list(args)
     with node.mailbox() as box:
-        return _run_sync(box, lambda: ErpcCall(box, target, module, function, list(args)), timeout)
+        try:
+            return _run_sync(box, lambda: ErpcCall(box, target, module, function, given), timeout)
+        except NoSpawnRequests as e:
+            refused = e
+        try:
+            left = deadline - time.monotonic()
+            return _run_sync(box, lambda: RexCall(box, target, module, function, given), left)
+        except NoProcess:
+            raise refused from None

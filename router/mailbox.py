@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from router._core import EMPTY, OVERFLOWS, MailboxCore, Notifier
 from router.errors import DecodeError, ExitSignal, RouterError
+from router.etf import Atom, Reference
 
 if TYPE_CHECKING:
     from router.node import Node
@@ -220,6 +221,26 @@ class Mailbox(MailboxCore):
         self.node._wait(notifier, left)
         notifier.ready()
         return True
+
+    # starting others --------------------------------------------------------------
+
+    def spawn_request(
+        self,
+        node: str,
+        module: str,
+        function: str,
+        args: list[Any],
+        *,
+        link: bool = False,
+        monitor: bool = False,
+    ) -> Reference:
+        """Asks another node to start `module:function(args...)`, as erlang:spawn_request/5 does.
+
+        `("spawn_reply", reference, "ok", pid)` or `(..., "error", reason)` answers. link,
+        monitor: with this process, from its first moment on; the reference is the monitor's too.
+        """
+        options = [Atom(name) for name, on in (("link", link), ("monitor", monitor)) if on]
+        return self._spawn_request(node, module, function, list(args), options)
 
     # ending --------------------------------------------------------------------
 

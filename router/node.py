@@ -21,6 +21,7 @@ from router._reports import Waiter
 from router.errors import RouterError
 from router.etf import Codec, Pid, Reference
 from router.groups import ProcessGroups
+from router.keeping import PAUSE_SECONDS_MAX, Kept
 from router.limits import Limits
 from router.mailbox import Mailbox
 from router.serving import Caller, GenServer, Server
@@ -129,6 +130,7 @@ class Node(ConnectingNode):
         self._processes: dict[asyncio.AbstractEventLoop, Processes] = {}
         self._exposed: dict[tuple[str, str], Callable[..., Any]] = {}
         self._scopes: dict[str, ProcessGroups] = {}
+        self._kept: dict[str, Kept] = {}
         self.refused_calls = 0
         """Calls of peers to functions that are not exposed; each was answered `undef`."""
         self._used = False
@@ -369,6 +371,34 @@ class Node(ConnectingNode):
             return False
         return bool(answer == "yes")
 
+    def keep(
+        self,
+        name: str,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        cookie: str | bytes | None = None,
+        pause_max: float = PAUSE_SECONDS_MAX,
+    ) -> Kept:
+        """Connects to `name`, and again whenever that ends, until `close` of what this gives.
+
+        After a failure it pauses, for a quarter of a second at first, twice as long each
+        time, at most pause_max (seconds), less up to a half by chance. On the running loop.
+        host, port, cookie: as for `connect`. A peer that is kept already is given again.
+        """
+        if name == self._full_name or not name_ok(name):
+            raise ValueError(f"keep takes the name of another node, not {name!r}")
+        seconds: object = pause_max
+        if not isinstance(seconds, (int, float)) or not seconds > 0:
+            raise ValueError(f"pause_max is a positive number of seconds, not {pause_max!r}")
+        processes = self._processes_here()
+        kept = self._kept.get(name)
+        if kept is None or kept.closed:
+            box = self.mailbox()
+            kept = self._kept[name] = Kept(self, name, box, pause_max)
+            processes.spawn(box, kept.run, ({"host": host, "port": port, "cookie": cookie},))
+        return kept
+
     def monitor_nodes(self, box: Mailbox, on: bool = True) -> None:
         """Sends `("nodeup", name)` and `("nodedown", name)` to `box` from now on, or no more."""
         if getattr(box, "node", None) is not self:
@@ -450,7 +480,8 @@ class Node(ConnectingNode):
     ) -> Any:
         """Runs `module:function(args...)` on `node`, as erpc:call does, and gives its result.
 
-        Raises RemoteError (what it raised), NodeDown, CallTimeout.
+        A node that knows no spawn requests is asked as rpc:call does it; that cannot tell
+        a thrown value from a result. Raises RemoteError (what it raised), NodeDown, CallTimeout.
         """
         return await self._caller().rpc(node, module, function, args, timeout)
 
@@ -459,6 +490,18 @@ class Node(ConnectingNode):
     ) -> Any:
         """`rpc` for a thread without an event loop."""
         return _calls.rpc_sync(self, node, module, function, args, timeout)
+
+    async def spawn_remote(
+        self, node: str, module: str, function: str, args: list[Any], timeout: float = 5.0
+    ) -> Pid:
+        """Starts `module:function(args...)` as a process of another node; its Pid.
+
+        Raises NodeDown, CallTimeout, and RemoteError when that node will not (`notsup`,
+        `system_limit`; a router node starts what it exposes). For a link or monitor from
+        the first moment on see `Mailbox.spawn_request`.
+        """
+        pid: Pid = await self._caller().spawn(node, module, function, args, timeout)
+        return pid
 
     def serve(
         self,

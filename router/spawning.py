@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from router.errors import EncodeError, ExitSignal, RouterError
@@ -62,10 +63,13 @@ class Processes:
             await function(box, *args)
             return Atom("normal")
 
-        self.start(box, work(), f"{getattr(function, '__qualname__', function)} {box.pid!r}")
+        self.start(box, work, f"{getattr(function, '__qualname__', function)} {box.pid!r}")
 
-    def start(self, box: Mailbox, work: Coroutine[Any, Any, Any], what: str) -> None:
-        """Runs `work` as the process of `box`: its result is the reason."""
+    def start(self, box: Mailbox, work: Callable[[], Coroutine[Any, Any, Any]], what: str) -> None:
+        """Runs `work()` as the process of `box`: its result is the reason.
+
+        It is made in the task: one that is cancelled before it began has not made it.
+        """
         self.watch(box, self._loop.create_task(self._run(box, work), name=what))
 
     def watch(self, box: Mailbox, task: asyncio.Task[None]) -> Reference:
@@ -79,9 +83,9 @@ class Processes:
         if self._tasks.pop(ref, None) is not None and self._node.running:
             self._box.demonitor(ref)
 
-    async def _run(self, box: Mailbox, work: Coroutine[Any, Any, Any]) -> None:
+    async def _run(self, box: Mailbox, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         try:
-            reason = await work
+            reason = await work()
         except BaseException as e:
             if not isinstance(e, (ExitSignal, asyncio.CancelledError)):
                 log.exception("%r: ended by an exception", box)
@@ -124,11 +128,11 @@ class Processes:
             return
         match module, function, args:
             case "erpc", "execute_call", [Reference() as result, m, f, list() as given]:
-                work = self._answer(result, from_, m, f, given)
+                work = partial(self._answer, result, from_, m, f, given)
             case "erpc", "execute_cast", [m, f, list() as given]:
-                work = self._apply(from_, m, f, given)
+                work = partial(self._apply, from_, m, f, given)
             case _:
-                work = self._apply(from_, module, function, args)
+                work = partial(self._apply, from_, module, function, args)
         self.start(box, work, f"{module}:{function} of {from_!r}")
 
     def _find(self, from_: Pid, module: Any, function: Any) -> Callable[..., Any] | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from fault.conftest import Host
 from fault.peer import MANDATORY, MODERN, NOTHING, Atom, Flag, Link, Peer, bare, long
-from router import ExitSignal
+from router import ExitSignal, RemoteError
 from router.etf import Pid, Reference
 
 LINK, SEND, EXIT, UNLINK, REG_SEND, EXIT2 = 1, 2, 3, 4, 6, 8
@@ -410,3 +412,30 @@ def test_a_reference_of_ours_as_alias(host: Host, old: Link) -> None:
     old.say((ALIAS_SEND, old.peer.pid(), alias), 6)
     host.flows(old)
     assert not host.box.waiting
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["rpc_sync", "rpc"])
+def test_a_function_is_called_as_before_erpc(host: Host, old: Link, asynchronous: bool) -> None:
+    """No spawn requests: the server rex is asked, and its word for a failure understood."""
+    node, peer = host.node, old.peer.name
+
+    def call(*args: Any) -> Any:
+        if asynchronous:
+            return asyncio.run(node.rpc(peer, "m", "f", [*args], 10))
+        return node.rpc_sync(peer, "m", "f", [*args], 10)
+
+    with ThreadPoolExecutor(1) as pool:
+        for answer in (7, (Atom("badrpc"), (Atom("EXIT"), (Atom("undef"), [])))):
+            asked = pool.submit(call, 1, b"x")
+            assert old.hear()[0][0] == MONITOR
+            control, payload = old.hear()
+            assert control[0] == REG_SEND and control[3] == "rex"
+            tag, (from_, (alias)), request = payload
+            assert tag == "$gen_call" and request[:4] == ("call", "m", "f", [1, b"x"])
+            old.say((SEND, Atom(""), from_), (alias, answer))
+            if answer == 7:
+                assert asked.result(10) == 7
+            else:
+                with pytest.raises(RemoteError, match="undef"):
+                    asked.result(10)
+            assert old.hear()[0][0] == DEMONITOR

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -217,3 +218,18 @@ async def test_a_caller_that_gives_up_ends_nothing_else(pair: Pair) -> None:
             await b.rpc(a.name, "m", "waits", [], timeout=0.05)
         go.set()
         assert await b.rpc(a.name, "m", "waits", [], timeout=10) == 1
+
+
+async def test_one_that_ends_before_it_began_leaves_nothing_unawaited(pair: Pair) -> None:
+    """The function is called in the task: a coroutine that nobody awaits would be warned of."""
+    began = []
+
+    async def never(box: Mailbox) -> None:
+        began.append(box)
+
+    async with pair() as (a, _):
+        with a.mailbox() as box:
+            box.exit(a.spawn(never), "kill")
+        a.spawn(never)
+    gc.collect()
+    assert began == []
