@@ -36,6 +36,7 @@ from router.mailbox import Mailbox
 from router.node import Node
 from router.registry import Registry
 from router.serving import NO_REPLY, Caller, GenServer, Server
+from router.supervising import Child, Supervisor
 
 __all__ = [
     "NO_REPLY",
@@ -44,6 +45,7 @@ __all__ = [
     "BufferFull",
     "CallTimeout",
     "Caller",
+    "Child",
     "Codec",
     "DecodeError",
     "EncodeError",
@@ -67,6 +69,7 @@ __all__ = [
     "RemoteError",
     "RouterError",
     "Server",
+    "Supervisor",
     "__version__",
     "errors",
     "etf",

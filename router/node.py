@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import inspect
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from types import NoneType, TracebackType
 from typing import Any
 
@@ -26,6 +27,7 @@ from router.limits import Limits
 from router.mailbox import Mailbox
 from router.serving import Caller, GenServer, Server
 from router.spawning import Processes
+from router.supervising import Child, Strategy, Supervisor
 
 __all__ = ["Node", "Resolver"]
 
@@ -194,10 +196,12 @@ class Node(ConnectingNode):
     async def stop(self) -> None:
         """Ends every process with reason `shutdown`, writes what waits, disconnects.
 
-        Waits at most five seconds for servers and spawned processes, and a second for peers to
+        First the children of supervisors, in order. Waits at most five seconds for those, for
+        servers and for spawned processes, and a second for peers to
         take what is queued. A second stop does nothing.
         """
         try:
+            await self._end_supervisors()
             self._close_boxes()
             await self._end_processes()
             if self.running and any(row[6] for row in self._stats()):
@@ -222,6 +226,15 @@ class Node(ConnectingNode):
         for box in self._boxes():
             box._end("shutdown")
         self._flush()
+
+    async def _end_supervisors(self) -> None:
+        """Their children in order; who takes too long is ended with everybody else."""
+        loop = asyncio.get_running_loop()
+        found = [s._gen for s in list(self._servers) if s._task.get_loop() is loop]
+        stopping = [s.stop() for s in found if isinstance(s, Supervisor) and self.running]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PROCESSES_SECONDS):
+                await asyncio.gather(*stopping, return_exceptions=True)
 
     async def _end_processes(self) -> None:
         """Waits until servers and processes of this loop have ended; who takes too long is
@@ -536,6 +549,27 @@ class Node(ConnectingNode):
         self._binding(loop)
         box = self.mailbox(name, limit=limit, limit_bytes=limit_bytes, overflow=overflow)
         return Server(box, handler, concurrency, self._watch_server)
+
+    async def supervise(
+        self,
+        children: Iterable[Child],
+        *,
+        name: str | None = None,
+        strategy: Strategy = "one_for_one",
+        intensity: int = 1,
+        period: float = 5.0,
+    ) -> Supervisor:
+        """Starts the children in order, and again when they end, as Erlang's supervisor does.
+
+        strategy: `"one_for_one"` starts that child again, `"one_for_all"` all of them,
+        `"rest_for_one"` those behind it too. More than `intensity` restarts within `period`
+        seconds end it. name: registered. Raises what a child's start raises, when none of
+        them stays; ValueError, TypeError, NameTaken.
+        """
+        found = Supervisor(children, strategy=strategy, intensity=intensity, period=period)
+        server = self.serve(name, found)
+        await found.begin(server)
+        return found
 
     def _watch_server(self, server: Server) -> Callable[[], None]:
         processes = self._processes_here()

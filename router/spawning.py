@@ -49,6 +49,7 @@ class Processes:
         self._loop = asyncio.get_running_loop()
         self._box = node.mailbox()
         self._tasks: dict[Reference, asyncio.Task[None]] = {}
+        self._of: dict[Pid, asyncio.Task[None]] = {}
         self._box.on_messages(self._arrived)
 
     @property
@@ -76,7 +77,17 @@ class Processes:
         """Cancels the task when something else ends the process of `box`."""
         ref = self._box.monitor(box.pid)
         self._tasks[ref] = task
+        self._of[box.pid] = task
+        task.add_done_callback(partial(self._done, box.pid))
         return ref
+
+    def _done(self, pid: Pid, task: asyncio.Task[None]) -> None:
+        if self._of.get(pid) is task:
+            del self._of[pid]
+
+    def task_of(self, pid: Pid) -> asyncio.Task[None] | None:
+        """The task behind a process, also while it clears up after the process has ended."""
+        return self._of.get(pid)
 
     def forget(self, ref: Reference) -> None:
         """What that task still does is its own affair."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from interop.erlang import ElixirNode, ErlangNode, Nodes
-from router import NO_REPLY, Atom, Caller, ExitSignal, GenServer, Node
+from router import NO_REPLY, Atom, Caller, Child, ExitSignal, GenServer, Mailbox, Node
 
 SOON = 15.0
 
@@ -166,3 +166,34 @@ async def test_elixir_calls(iex: ElixirNode, name: str) -> None:
             f"Task.async_stream(1..50, &GenServer.call({model}, {{:double, &1}}))"
             " |> Enum.map(fn {:ok, {:ok, x}} -> x end) |> Enum.sum()"
         ) == 2550  # fmt: skip
+
+
+async def test_erlang_looks_at_a_supervisor(talker: ErlangNode, name: str) -> None:
+    async with Node(name) as node:
+
+        async def work(box: Mailbox) -> None:
+            async for term in box:
+                raise RuntimeError(term)
+
+        children = [Child(word, lambda: node.spawn(work)) for word in ("first", "second")]
+        supervisor = await node.supervise(children, name="sup", intensity=5)
+        await node.connect(talker.name)
+        before = supervisor.children()
+        said = await talker.aeval("supervisor:which_children({sup, N})", N=Atom(name))
+        assert said == [
+            (Atom(word), before[word], Atom("worker"), []) for word in ("second", "first")
+        ]
+        said = await talker.aeval("lists:sort(supervisor:count_children({sup, N}))", N=Atom(name))
+        assert said == [("active", 2), ("specs", 2), ("supervisors", 0), ("workers", 2)]
+        # A child that Erlang kills is there again.
+        await talker.aeval("exit(P, kill)", P=before["first"])
+        async with asyncio.timeout(SOON):
+            while supervisor.children()["first"] in (None, before["first"]):
+                await asyncio.sleep(0.01)
+        gone = await talker.aeval(
+            "R = erlang:monitor(process, {sup, N}), exit(P, kill), "
+            "receive {'DOWN', R, process, _, W} -> W after 20000 -> none end",
+            N=Atom(name),
+            P=supervisor.pid,
+        )
+        assert gone == "killed"
