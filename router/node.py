@@ -231,7 +231,8 @@ class Node(ConnectingNode):
         """Their children in order; who takes too long is ended with everybody else."""
         loop = asyncio.get_running_loop()
         found = [s._gen for s in list(self._servers) if s._task.get_loop() is loop]
-        stopping = [s.stop() for s in found if isinstance(s, Supervisor) and self.running]
+        supervisors = [s for s in found if isinstance(s, Supervisor) and s.parent is None]
+        stopping = [s.stop() for s in supervisors if self.running]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PROCESSES_SECONDS):
                 await asyncio.gather(*stopping, return_exceptions=True)

@@ -82,6 +82,8 @@ class Supervisor(GenServer):
         self._intensity = intensity
         self._period = period
         self._pids: dict[str, Pid] = {}
+        self.parent: Pid | None = None
+        """The supervisor that has started this one: it tells it when to end, as in Erlang."""
         self._restarts: deque[float] = deque()
         # Starting, restarting and stopping take turns.
         self._turn = asyncio.Lock()
@@ -124,6 +126,9 @@ class Supervisor(GenServer):
         match message:
             case ("EXIT", Pid() as pid, reason):
                 async with self._turn:
+                    if pid == self.parent:
+                        await self._end(self._specs)
+                        raise ExitSignal(reason)
                     spec = next((s for s in self._specs if self._pids.get(s.id) == pid), None)
                     if spec is not None:
                         await self._ended(spec, reason)
@@ -155,6 +160,8 @@ class Supervisor(GenServer):
         pid = getattr(made, "pid", made)
         if not isinstance(pid, Pid):
             raise TypeError(f"child {spec.id}: start gave {made!r}, and neither Pid nor Server")
+        if isinstance(made, Supervisor):
+            made.parent = self.pid
         self.server.box.link(pid)
         self._pids[spec.id] = pid
 
@@ -203,12 +210,12 @@ class Supervisor(GenServer):
             until = time.monotonic() + spec.shutdown
             with node.mailbox() as box:
                 box.monitor(pid)
-                box.exit(pid, SHUTDOWN)
+                self.server.box.exit(pid, SHUTDOWN)
                 try:
                     await box.receive(spec.shutdown)
                 except TimeoutError:
                     log.warning("%r: %s does not end in %g s: killed", self, spec.id, spec.shutdown)
-                    box.exit(pid, KILL)
+                    self.server.box.exit(pid, KILL)
                     await box.receive()
             await self._cleared_up(spec, pid, until - time.monotonic())
 

@@ -221,6 +221,34 @@ async def test_a_supervisor_of_supervisors_and_the_nodes_end() -> None:
     assert w.log == ["-b", "-y", "-x", "-a"]
 
 
+async def test_a_supervisor_ends_with_the_one_above_it() -> None:
+    async with workers() as w:
+        inner: list[Supervisor] = []
+
+        async def start() -> Supervisor:
+            inner.append(await w.node.supervise([w.child("x"), w.child("y")]))
+            return inner[-1]
+
+        outer = await w.node.supervise(
+            [w.child("a"), Child("inner", start, shutdown=3600)], intensity=5
+        )
+        await until(lambda: len(w.log) == 3)
+        w.log.clear()
+        # Told by the one above it: in order, and the one above waits for all of it.
+        await outer.stop()
+        await w.logged("-y", "-x", "-a")
+        assert await inner[0].server.wait() == "shutdown"
+        # By a stranger it is not told to end.
+        outer = await w.node.supervise([Child("inner", start)])
+        w.node.mailbox().exit(inner[1].pid, Atom("shutdown"))
+        w.node.send(pid_of(inner[1], "x"), 1)
+        await until(lambda: w.log.count("+x") == 2)
+        # The one above is killed.
+        w.node.mailbox().exit(outer.pid, Atom("kill"))
+        assert await inner[1].server.wait() == "killed"
+        assert w.log[-2:] == ["-y", "-x"]
+
+
 @pytest.mark.parametrize(
     ("make", "error"),
     [
