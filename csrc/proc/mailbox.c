@@ -113,6 +113,28 @@ static int check_gate(uint64_t g, uint32_t generation) {
     return g & RT_GATE_OPEN ? RT_OK : RT_ECLOSED;
 }
 
+/* How full the box is, for a push of n messages, with the gate that belongs to it. An old
+ * `popped` makes the level too high: before anything is refused for that, the number
+ * must have stood while the gate was read. If it has not, the consumer has got on. */
+static int read_level(rt_mailbox *mb, uint32_t generation, uint32_t n, bounds *b, uint64_t *g) {
+    for (;;) {
+        int rc;
+        RT_MAILBOX_PAUSE();
+        /* Acquire, after a look at the gate that says the generation is ours and before
+         * the look that counts: partner of the store in pop. What was popped was
+         * counted in first, so popped <= the count in g. */
+        uint32_t popped = atomic_load_explicit(&mb->popped, memory_order_acquire);
+        RT_MAILBOX_PAUSE();
+        *g = atomic_load_explicit(&mb->gate, memory_order_acquire);
+        rc = check_gate(*g, generation);
+        if (rc < 0) return rc;
+        b->level = (uint32_t)((*g - popped) & RT_GATE_COUNT);
+        if (b->level + (uint64_t)n <= b->limit ||
+            atomic_load_explicit(&mb->popped, memory_order_acquire) == popped)
+            return RT_OK;
+    }
+}
+
 /* Step 1. On RT_OK *admitted of the n messages are counted in: all, or with DROP
  * as many as the message limit leaves room for. */
 static int admit(rt_mailbox *mb, uint32_t generation, uint32_t n, bounds *b, uint32_t *admitted) {
@@ -125,15 +147,8 @@ static int admit(rt_mailbox *mb, uint32_t generation, uint32_t n, bounds *b, uin
         if (rc < 0) return rc;
         room = n;
         if (RT_UNLIKELY(b->limit)) {
-            RT_MAILBOX_PAUSE();
-            /* Acquire, after a look at the gate that says the generation is ours
-             * and before the look that counts: partner of the store in pop. What
-             * was popped was counted in first, so popped <= the count in g. */
-            uint32_t popped = atomic_load_explicit(&mb->popped, memory_order_acquire);
-            g = atomic_load_explicit(&mb->gate, memory_order_acquire);
-            rc = check_gate(g, generation);
+            rc = read_level(mb, generation, n, b, &g);
             if (rc < 0) return rc;
-            b->level = (uint32_t)((g - popped) & RT_GATE_COUNT);
             if (b->overflow != RT_OVERFLOW_PAUSE) {
                 room = b->level < b->limit ? b->limit - b->level : 0;
                 if (room > n) room = n;
@@ -166,18 +181,26 @@ static uint32_t admit_bytes(rt_mailbox *mb, const rt_chain *c, uint32_t admitted
                 pushed - atomic_load_explicit(&mb->popped_bytes, memory_order_relaxed);
         return k;
     }
-    do {
-        /* Acquire, before pushed_bytes is read: partner of pop, as in admit. The
+    for (;;) {
+        uint32_t fit = k;
+        uint64_t size = bytes;
+        const rt_message *newest = m;
+        /* Acquire, before pushed_bytes is read: partner of pop, as in read_level; and
+         * pushed_bytes before the second look, for the same reason as there. The
          * generation is held by the admission (M3). */
         popped = atomic_load_explicit(&mb->popped_bytes, memory_order_acquire);
-        pushed = atomic_load_explicit(&mb->pushed_bytes, memory_order_relaxed);
-        for (; k > 0 && pushed - popped + bytes > b->limit_bytes;
-             k--, m = (const rt_message *)m->link.next)
-            bytes -= m->n;
-        if (k == 0 || (k < c->count && b->overflow == RT_OVERFLOW_CLOSE)) return 0;
-    } while (!atomic_compare_exchange_weak_explicit(&mb->pushed_bytes, &pushed, pushed + bytes,
-                                                    memory_order_relaxed, memory_order_relaxed));
-    return k;
+        RT_MAILBOX_PAUSE();
+        pushed = atomic_load_explicit(&mb->pushed_bytes, memory_order_acquire);
+        for (; fit > 0 && pushed - popped + size > b->limit_bytes;
+             fit--, newest = (const rt_message *)newest->link.next)
+            size -= newest->n;
+        if (fit < k && atomic_load_explicit(&mb->popped_bytes, memory_order_acquire) != popped)
+            continue;
+        if (fit == 0 || (fit < c->count && b->overflow == RT_OVERFLOW_CLOSE)) return 0;
+        if (atomic_compare_exchange_strong_explicit(&mb->pushed_bytes, &pushed, pushed + size,
+                                                    memory_order_relaxed, memory_order_relaxed))
+            return fit;
+    }
 }
 
 static bool passed(const bounds *b) {

@@ -142,10 +142,36 @@ static void test_reborn_before_drop_is_counted(void) {
     begin();
     CHECK_INT(push(5, 8), RT_OK);
     steps_limit(&mb, 5, 0, RT_OVERFLOW_DROP);
-    at_pause(1, reborn);
+    at_pause(2, reborn);
     CHECK_INT(push(1, 8), RT_ENOENT);
     CHECK_INT(steps_dropped(&mb), 0);
     finish();
+}
+
+/* Others push and the consumer pops while a push looks how full the box is: it never holds
+ * more than one message, so none may be refused for its limit. */
+static void others_come_and_go(void) {
+    for (int i = 0; i < 5; i++) {
+        rt_message *m;
+        CHECK_INT(push(1, 8), RT_OK);
+        m = steps_pop(&mb);
+        CHECK(m != NULL);
+        rt_message_free(m);
+    }
+}
+
+static void test_an_old_level_refuses_nothing(void) {
+    static const enum rt_overflow overflow[] = {RT_OVERFLOW_DROP, RT_OVERFLOW_CLOSE};
+    for (int i = 0; i < 4; i++) {
+        bool by_bytes = i & 1;
+        begin();
+        steps_limit(&mb, by_bytes ? 0 : 2, by_bytes ? 16 : 0, overflow[i / 2]);
+        at_pause(1, others_come_and_go);
+        CHECK_INT(push(1, 8), RT_OK);
+        CHECK_INT(steps_dropped(&mb), 0);
+        CHECK_INT(steps_count(&mb), 1);
+        finish();
+    }
 }
 
 /* A late fire: after the push nothing is the pusher's any more; the new one is
@@ -167,4 +193,5 @@ static void test_reborn_before_fire(void) {
 
 TESTS(test_closed_between_gate_and_pile, test_closed_before_giving_back,
       test_arm_between_pile_and_fire, test_reborn_while_admitted,
-      test_reborn_before_drop_is_counted, test_reborn_before_fire)
+      test_reborn_before_drop_is_counted, test_an_old_level_refuses_nothing,
+      test_reborn_before_fire)

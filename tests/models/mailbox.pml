@@ -76,6 +76,12 @@ again:
         if
         :: !seen_open -> goto refused
         :: seen_open && ((seen_count - seen_popped) & 255) >= LIMIT ->
+#ifndef BREAK_STALE             /* an old number of popped makes it look fuller than it is */
+            if
+            :: popped != seen_popped -> goto again
+            :: else
+            fi;
+#endif
             assert(((seen_count - seen_popped) & 255) == LIMIT);
             dropped++;
             goto after
