@@ -68,7 +68,10 @@ async def test_a_wrong_cookie_is_said_and_tried_slowly(monkeypatch: pytest.Monke
     assert kept.closed
 
 
-async def test_one_that_comes_of_its_own_accord_ends_the_pause() -> None:
+async def test_one_that_comes_of_its_own_accord_ends_the_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeping, "PAUSE_SECONDS_MIN", 3600.0)
     name = new_name("b")
     async with Node(new_name("a"), cookie="c", epmd="none", listen="127.0.0.1") as a:
         kept = a.keep(name, host="127.0.0.1", port=free_port(), pause_max=3600)

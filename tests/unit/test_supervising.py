@@ -35,6 +35,8 @@ class Workers:
                 await asyncio.sleep(3600)
             raise
         finally:
+            for _ in range(10):  # it has something to set free
+                await asyncio.sleep(0)
             self.log.append(f"-{name}")
 
     def child(self, name: str, **options: Any) -> Child:
