@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from interop.erlang import ElixirNode, ErlangNode, Nodes
+from interop.talk import eventually
 from router import NO_REPLY, Atom, Caller, Child, ExitSignal, GenServer, Mailbox, Node
 
 SOON = 15.0
@@ -187,9 +188,7 @@ async def test_erlang_looks_at_a_supervisor(talker: ErlangNode, name: str) -> No
         assert said == [("active", 2), ("specs", 2), ("supervisors", 0), ("workers", 2)]
         # A child that Erlang kills is there again.
         await talker.aeval("exit(P, kill)", P=before["first"])
-        async with asyncio.timeout(SOON):
-            while supervisor.children()["first"] in (None, before["first"]):
-                await asyncio.sleep(0.01)
+        await eventually(lambda: supervisor.children()["first"] not in (None, before["first"]))
         gone = await talker.aeval(
             "R = erlang:monitor(process, {sup, N}), exit(P, kill), "
             "receive {'DOWN', R, process, _, W} -> W after 20000 -> none end",

@@ -40,6 +40,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """For what nobody announces: looks again and again until it is so."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
 @pytest.fixture(autouse=True)
 def _no_hang() -> Iterator[None]:
     """A test that blocks its thread shows where, and ends the run."""

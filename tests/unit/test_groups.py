@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import Any
@@ -13,15 +12,9 @@ import router
 from router import Atom, Node, Pid
 from router.groups import ProcessGroups
 
-from .conftest import Pair, new_name
+from .conftest import Pair, new_name, until
 
 SECONDS = 20.0
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_two_nodes(pair: Pair, loop_kind: str) -> None:

@@ -10,16 +10,7 @@ import pytest
 from router import Node, keeping
 from router.cli.common import free_port
 
-from .conftest import new_name
-
-SECONDS = 20.0
-
-
-async def until(condition: object) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(SECONDS):
-        while not condition():
-            await asyncio.sleep(0.005)
+from .conftest import new_name, until
 
 
 async def test_it_waits_for_a_peer_and_takes_it_back(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from router import Atom, Child, GenServer, Mailbox, Node, Pid, Supervisor
+from router import Atom, Child, GenServer, Mailbox, Node, Pid, Supervisor, supervising
 
-from .conftest import new_name
+from .conftest import new_name, until
 
 SECONDS = 20.0
 
@@ -32,7 +33,7 @@ class Workers:
                 raise RuntimeError(term)
         except asyncio.CancelledError:
             if box._exit_reason() != ("killed",) and name in self.stubborn:
-                await asyncio.sleep(3600)
+                await asyncio.Event().wait()  # for ever
             raise
         finally:
             for _ in range(10):  # it has something to set free
@@ -49,9 +50,7 @@ class Workers:
         return Child(name, start, **options)
 
     async def logged(self, *wanted: str) -> None:
-        async with asyncio.timeout(SECONDS):
-            while len(self.log) < len(wanted):
-                await asyncio.sleep(0.002)
+        await until(lambda: len(self.log) >= len(wanted))
         assert self.log == list(wanted)
         self.log.clear()
 
@@ -60,12 +59,6 @@ class Workers:
 async def workers() -> AsyncIterator[Workers]:
     async with Node(new_name(), cookie="c", epmd="none") as node:
         yield Workers(node)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 def pid_of(supervisor: Supervisor, name: str) -> Pid:
@@ -141,11 +134,13 @@ async def test_too_many_restarts_end_it_and_all_its_children() -> None:
 
 
 async def test_restarts_long_ago_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(supervising, "time", SimpleNamespace(monotonic=lambda: now[0]))
     async with workers() as w:
-        supervisor = await w.node.supervise([w.child("a")], intensity=1, period=0.01)
+        supervisor = await w.node.supervise([w.child("a")], intensity=1, period=60)
         await w.logged("+a")
         for _ in range(4):
-            await asyncio.sleep(0.02)
+            now[0] += 61
             w.node.send(pid_of(supervisor, "a"), 1)
             await w.logged("-a", "+a")
             await until(lambda: supervisor.children()["a"])
