@@ -202,7 +202,14 @@ class Calls:
         self._loop = asyncio.get_running_loop()
         self._box = node.mailbox()
         self._pending: dict[Reference, tuple[Call, asyncio.Future[Any]]] = {}
+        self.others: Callable[[Any], None] = lambda term: None
+        """Takes what answers no call, which else is dropped: it came too late."""
         self._box.on_messages(self._arrived)
+
+    @property
+    def box(self) -> Mailbox:
+        """Who calls."""
+        return self._box
 
     @property
     def stale(self) -> bool:
@@ -213,6 +220,7 @@ class Calls:
             key = _key(term)
             entry = self._pending.get(key) if key is not None else None
             if entry is None or entry[1].done():
+                self.others(term)
                 continue
             try:
                 result = entry[0].answer(term)
@@ -222,7 +230,7 @@ class Calls:
             if result is not _PENDING:
                 entry[1].set_result(result)
 
-    async def call(self, dest: Any, request: Any, timeout: float) -> Any:
+    async def call(self, dest: Any, request: Any, timeout: float | None) -> Any:
         return await self._run(lambda: GenCall(self._box, dest, request), timeout)
 
     async def rpc(
@@ -250,7 +258,7 @@ class Calls:
             lambda: SpawnCall(self._box, node, module, function, list(args)), timeout
         )
 
-    async def _run(self, begin: Callable[[], Call], timeout: float) -> Any:
+    async def _run(self, begin: Callable[[], Call], timeout: float | None) -> Any:
         call = begin()
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending[call.ref] = (call, future)

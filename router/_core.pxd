@@ -173,6 +173,8 @@ cdef extern from "router.h" nogil:
     uint32_t rt_peers_count(rt_peers *t)
     rt_peer *rt_peers_at(rt_peers *t, uint32_t number)
     rt_peer_state rt_peer_state_of(const rt_peer *p)
+    bint rt_peer_lacks(rt_peer *p, uint64_t flags)
+    const uint64_t RT_F_PUBLISHED
 
     ctypedef struct rt_route:
         rt_limits limits

@@ -192,6 +192,11 @@ cdef class Peer:
     def number(self):
         return self.ptr.number
 
+    @property
+    def visible(self):
+        """Up, and neither side hides from the other."""
+        return self.state == 2 and not rt_peer_lacks(self.ptr, RT_F_PUBLISHED)
+
 
 @cython.final
 cdef class Way:
@@ -799,6 +804,13 @@ cdef class NodeCore:
                                 rt_slice_of(<const uint8_t *>raw, len(raw)))
         return self.pid_of(p) if p else None
 
+    def _is_alive(self, pid):
+        """Whether a process of this incarnation runs still; pid: a Pid of this node."""
+        if self.ptr == NULL:
+            self.need()
+        cdef rt_pid p = <rt_pid>pid.id | <rt_pid>pid.serial << 32
+        return pid.creation == self.creation and rt_registry_lookup(self.route.registry, p) != NULL
+
     cdef object pid_of(self, rt_pid p):
         return rt_py_pid(self.atom, <uint32_t>p, <uint32_t>(p >> 32), self.route.creation)
 
@@ -919,6 +931,10 @@ cdef class MailboxCore:
     def _limit(self, uint32_t messages, uint64_t size, int overflow):
         rt_mailbox_limit(&self.ptr.mailbox, messages, size, <rt_overflow>overflow)
         self.pausing = overflow == RT_OVERFLOW_PAUSE
+
+    def _decode_plainly(self):
+        """Without the policies of the node's codec: for what a protocol says to this box."""
+        self.codec = None
 
     cdef int alive(self) except -1:
         if self.node.ptr == NULL:

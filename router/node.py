@@ -21,6 +21,7 @@ from router._loop import LoopBinding
 from router._reports import Waiter
 from router.errors import RouterError
 from router.etf import Codec, Pid, Reference
+from router.global_names import GlobalNames
 from router.groups import ProcessGroups
 from router.keeping import PAUSE_SECONDS_MAX, Kept
 from router.limits import Limits
@@ -46,7 +47,8 @@ class Node(ConnectingNode):
         takes the address that the host in the name resolves to; False does not
         listen: such a node only connects out.
     hidden: True keeps the node out of the others' `nodes()`, as Erlang's
-        `-hidden` does.
+        `-hidden` does. A visible node connects to all others, and takes part in
+        `global` (`global_names`).
     epmd: `"auto"` registers with the port mapper of this host, and serves one
         when none runs; `"none"` does without: peers are reached by
         `connect(name, host=, port=)` or through `resolver`.
@@ -133,6 +135,7 @@ class Node(ConnectingNode):
         self._exposed: dict[tuple[str, str], Callable[..., Any]] = {}
         self._scopes: dict[str, ProcessGroups] = {}
         self._kept: dict[str, Kept] = {}
+        self._global: GlobalNames | None = None
         self.refused_calls = 0
         """Calls of peers to functions that are not exposed; each was answered `undef`."""
         self._used = False
@@ -164,13 +167,13 @@ class Node(ConnectingNode):
             assert waiter.future is not None
             async with asyncio.timeout(_START_SECONDS):
                 await waiter.future
+            self._begun()
         except TimeoutError:
             await self.stop()
             raise RouterError(f"{self._full_name}: the port mapper does not answer") from None
         except BaseException:
             await self.stop()
             raise
-        self._identify()
 
     def start_sync(self) -> None:
         """`start` for a program without an event loop."""
@@ -180,10 +183,16 @@ class Node(ConnectingNode):
         try:
             if not self._wait_for(waiter, _START_SECONDS):
                 raise RouterError(f"{self._full_name}: the port mapper does not answer")
+            self._begun()
         except BaseException:
             self.stop_sync()
             raise
+
+    def _begun(self) -> None:
         self._identify()
+        if not self._config["hidden"]:
+            self._global = GlobalNames(self)
+            self._global.start()
 
     def _begin(self, listen: tuple[str, int] | None) -> None:
         if self._used:
@@ -286,6 +295,8 @@ class Node(ConnectingNode):
             caller.stop(error)
         self._callers.clear()
         self._processes.clear()
+        if self._global is not None:
+            self._global.wait()
         self._handle_events()  # what the end cost
         live.discard(self)
 
@@ -342,6 +353,8 @@ class Node(ConnectingNode):
         self._need()
         binding, driver = self._bindings.get(loop), self._driver
         undriven = self._engine != "thread" and (driver is None or driver.stale)
+        if self._global is not None and loop is self._global.loop:
+            undriven = False  # the program's own loops and threads drive
         if binding is not None and not binding.stale and not undriven:
             return binding
         for other in [b for b in list(self._bindings.values()) if b.stale]:
@@ -639,6 +652,19 @@ class Node(ConnectingNode):
         processes = self._processes_here()
         self._exposed[module, function] = callable
         processes.serve_spawn_requests(True)
+
+    @property
+    def global_names(self) -> GlobalNames:
+        """The names that the whole cluster knows, as OTP's `global` has them.
+
+        Raises RouterError for a hidden node: it takes no part in `global`.
+        """
+        if self._global is None:
+            raise RouterError(
+                f"{self._full_name}: only a visible node that runs takes part in global; "
+                "Node(..., hidden=False)"
+            )
+        return self._global
 
     def pg(self, scope: str = "pg") -> ProcessGroups:
         """The process groups of a scope, as OTP's `pg` has them; the same object each time.
