@@ -22,18 +22,20 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from router._calls import GEN_CAST, Calls
+from router._global_locker import Locker, Meeting
+from router._global_locks import GLOBAL, SERVER, Lock, Locks, term_key
 from router.errors import BufferFull, EncodeError, RouterError
-from router.etf import Atom, Codec, Export, Pid, Reference
+from router.etf import Atom, Export, Pid, Reference
 from router.serving import NO_REPLY, Caller, GenServer
 
 if TYPE_CHECKING:
+    from router.mailbox import Mailbox
     from router.node import Node
 
-__all__ = ["GLOBAL", "SERVER", "NameServer", "resolve"]
+__all__ = ["NameServer", "resolve"]
 
 log = logging.getLogger("router")
 
@@ -41,16 +43,13 @@ VERSION = 8
 VERSION_MIN = 7
 """Of OTP 25's first releases; older nodes are refused in the handshake."""
 
-SERVER = Atom("global_name_server")
-GLOBAL = Atom("global")
 LOCKER, NO_LONGER_A_PID, UNUSED = Atom("locker"), Atom("no_longer_a_pid"), Atom("unused")
 INIT_CONNECT, INIT_CONNECT_ACK = Atom("init_connect"), Atom("init_connect_ack")
-CANCEL_CONNECT, LOCK_SET = Atom("cancel_connect"), Atom("lock_set")
+CANCEL_CONNECT = Atom("cancel_connect")
 EXCHANGE, RESOLVED, NEW_NODES = Atom("exchange"), Atom("resolved"), Atom("new_nodes")
 IN_SYNC, VSN, LOCK = Atom("in_sync"), Atom("vsn"), Atom("lock")
 INSERT, DELETE = Atom("insert"), Atom("delete")
 LOST_CONNECTION, REMOVE_CONNECTION = Atom("lost_connection"), Atom("remove_connection")
-SET_LOCK, DEL_LOCK = Atom("set_lock"), Atom("del_lock")
 REGISTER, UNREGISTER = Atom("register"), Atom("unregister")
 YES, OK, NONE, UNDEFINED = Atom("yes"), Atom("ok"), Atom("none"), Atom("undefined")
 
@@ -60,27 +59,6 @@ RESOLVE_SECONDS = 60.0
 LOST_SECONDS = 3600.0
 """How long the news of a lost connection is told apart from a repetition."""
 
-Lock = tuple[Any, Any]
-"""What is locked and who wants it: two who name the same requester share the lock."""
-
-_codec = Codec()
-
-
-def _key(term: Any) -> bytes:
-    """Equal for terms that Erlang holds equal (`=:=`)."""
-    return _codec.encode(term)
-
-
-GLOBAL_KEY = _key(GLOBAL)
-
-
-class _Held:
-    """A lock that is taken."""
-
-    def __init__(self, requester: bytes) -> None:
-        self.requester = requester
-        self.holders: dict[Pid, Reference] = {}
-
 
 class _Name:
     __slots__ = ("method", "pid", "ref", "term")
@@ -89,49 +67,21 @@ class _Name:
         self.term, self.pid, self.method, self.ref = term, pid, method, ref
 
 
-class _Meeting:
-    """A node with which names are being exchanged."""
-
-    def __init__(self, node: str, tag: int) -> None:
-        self.node = node
-        self.tag = tag
-        self.his_tag: Any = None
-        self.version = 0
-        """Agreed on; 0 before the other has said `init_connect`."""
-        self.locker: Pid | None = None
-        self.lock: Lock | None = None
-        """Held on all nodes that either side knows."""
-        self.names: list[Any] | None = None
-        self.changes: list[Any] | None = None
-        """What its names mean for this side."""
-        self.resolved: tuple[list[Any], list[Any], list[Any]] | None = None
-        """The same of the other side, whom it knows, and its external names."""
-        self.resolving = False
-        self.in_lock = False
-        """The locker waits for its end, to give the lock back."""
-        self.ended = asyncio.Event()
-        self.last_words: Callable[[], None] | None = None
-        """Said by the locker before it gives the lock back."""
-
-
 class NameServer(GenServer):
     """The process `global_name_server` of one node; everything of it runs on one loop."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
         self.names: dict[bytes, _Name] = {}
+        self._held: dict[bytes, Mailbox] = {}
         self._me = node.atom
         self._external: dict[bytes, tuple[Any, Pid, Any]] = {}
-        self._locks: dict[bytes, _Held] = {}
-        self._lock_died = False
-        """Who held the lock `global` last has ended without giving it back."""
-        self._watched: dict[Reference, tuple[bytes, Pid | None]] = {}
-        """A name's key, or a lock's with its holder."""
+        self._watched: dict[Reference, bytes] = {}
         self._up: set[str] = set()
         self._known: dict[str, int] = {}
         """Nodes that share all names with this one, and their protocol version."""
         self._synced: set[str] = set()
-        self._meetings: dict[str, _Meeting] = {}
+        self._meetings: dict[str, Meeting] = {}
         self._early: dict[str, tuple[Any, Any]] = {}
         """What nodes said that came up, before this process was told so."""
         self._removing: set[str] = set()
@@ -140,20 +90,20 @@ class NameServer(GenServer):
         self._epoch = (random.getrandbits(60) >> 32 << 32) + node.creation
         self._syncing: list[tuple[set[str], asyncio.Future[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._asked: list[tuple[Pid, bool, Any]] = []
-        """What other lockers say, oldest first."""
-        self._news = asyncio.Event()
         self._registering = asyncio.Lock()
 
     def begin(self) -> None:
         """After `Node.serve` has given it a process."""
         self.box = self.server.box
         self.box._decode_plainly()
-        self._locking, self._changing = Calls(self.node), Calls(self.node)
-        self._locking.others = self._from_old_locker
+        self._changing = Calls(self.node)
+        self._locks = Locks(self.box, self._ask_self)
+        self._locker = Locker(
+            Calls(self.node), self._locks, self._meetings, self._known, self._send, self._exchange
+        )
         self.node.expose(GLOBAL, "resolve_it", self._resolve_it)
         self.node.monitor_nodes(self.box)
-        self._start(self._lock_for_ever())
+        self._start(self._locker.run())
         for name in self.node.nodes():
             self._came_up(name)
 
@@ -192,20 +142,20 @@ class NameServer(GenServer):
     def handle_call(self, request: Any, caller: Caller) -> Any:
         match request:
             case ("set_lock", (resource, requester)):
-                return self._set_lock((resource, requester), caller.pid)
+                return self._locks.take((resource, requester), caller.pid)
             case ("del_lock", (resource, requester)):
-                self._del_lock((resource, requester), caller.pid)
+                self._locks.give_back((resource, requester), caller.pid)
                 return True
             case ("register", name, Pid() as pid, method):
                 self._insert(name, pid, method, caller.pid, None)
                 return YES
             case ("unregister", name):
-                self._delete(_key(name))
+                self._delete(term_key(name))
                 return OK
             case ("register_ext", name, Pid() as pid, method, registrar):
                 self._insert(name, pid, method, caller.pid, None)
-                if _key(name) in self.names:
-                    self._external[_key(name)] = (name, pid, registrar)
+                if term_key(name) in self.names:
+                    self._external[term_key(name)] = (name, pid, registrar)
                 return YES
             case "get_known":
                 return self._known_list(0)
@@ -220,6 +170,9 @@ class NameServer(GenServer):
                 return NO_REPLY
         log.warning("%r: unexpected call %r", self, request)
         return NO_REPLY
+
+    def _ask_self(self, request: Any, asker: Pid) -> Any:
+        return self.handle_call(request, Caller(self.box, asker, None))
 
     def handle_cast(self, request: Any) -> None:
         self._take(request)
@@ -243,7 +196,8 @@ class NameServer(GenServer):
                     self._up.discard(name)
                     self._went_down(name)
             case ("DOWN", Reference() as ref, "process", _, _):
-                self._died(ref)
+                if not self._locks.died(ref) and ref in self._watched:
+                    self._let_name_go(self._watched.pop(ref))
             case ("init_connect", version, str() as name, (_, _, _, Pid() as locker)):
                 self._init_connect(version, name, locker)
             case ("init_connect_ack", str() as name, my_tag, his_tag):
@@ -256,9 +210,9 @@ class NameServer(GenServer):
                     self._meet_again(name)
             case ("lock_set", Pid() as locker, bool() as is_set, _, tag):
                 if self._at(locker.node, tag):
-                    self._lock_said(locker, is_set, tag)
-            case ("lock_set", Pid() as locker, bool() as is_set, _):
-                self._from_old_locker(message)
+                    self._locker.said(locker, is_set, tag)
+            case ("lock_set", Pid(), bool(), _):
+                self._locker.said_without_tag(message)
             case ("exchange", str() as name, list() as names, _, tag):
                 if met := self._at(name, tag):
                     met.names = names
@@ -284,7 +238,7 @@ class NameServer(GenServer):
             case _:
                 log.warning("%r: unexpected message %r", self, message)
 
-    def _at(self, name: str, tag: Any) -> _Meeting | None:
+    def _at(self, name: str, tag: Any) -> Meeting | None:
         """The meeting that carries this tag."""
         met = self._meetings.get(name)
         return met if met is not None and met.tag == tag else None
@@ -316,10 +270,10 @@ class NameServer(GenServer):
     def _meet(self, name: str) -> None:
         if name in self._known or name in self._meetings:
             return
-        met = self._meetings[name] = _Meeting(name, next(self._numbers))
-        locker = (LOCKER, NO_LONGER_A_PID, [], self._locking.box.pid)
+        met = self._meetings[name] = Meeting(name, next(self._numbers))
+        locker: Any = (LOCKER, NO_LONGER_A_PID, [], self._locker.box.pid)
         self._cast(name, (INIT_CONNECT, (VERSION, met.tag), self._me, locker))
-        if early := self._early.pop(name, None):
+        if (early := self._early.pop(name, None)) is not None:
             self._init_connect(early[0], name, early[1])
 
     def _init_connect(self, version: Any, name: str, locker: Pid) -> None:
@@ -342,7 +296,7 @@ class NameServer(GenServer):
         met.locker = locker
         if met.version >= VERSION:
             self._say(name, (INIT_CONNECT_ACK, self._me, tag, met.tag))
-        self._news.set()
+        self._locker.look()
 
     def _end_meeting(self, name: str, last_words: Callable[[], None] | None = None) -> None:
         self._early.pop(name, None)
@@ -353,7 +307,7 @@ class NameServer(GenServer):
             last_words()
         if met is not None:
             met.ended.set()
-            self._news.set()
+            self._locker.look()
 
     def _meet_again(self, name: str) -> None:
         """What was said so far is void, on both sides."""
@@ -361,25 +315,30 @@ class NameServer(GenServer):
         if met is not None and met.version >= VERSION:
             self._say(name, (CANCEL_CONNECT, self._me, met.his_tag))
         self._end_meeting(name)
-        for ref, (key, holder) in list(self._watched.items()):
-            pid = holder or self.names[key].pid
-            if pid.node == name:
-                self.box.demonitor(ref)
-                self._died(ref)
+        self._locks.forget(name)
+        for key, found in list(self.names.items()):
+            if found.pid.node == name:
+                self._delete(key)
         if met is not None:
             self._meet(name)
 
-    def _resolve_when_ready(self, met: _Meeting) -> None:
+    def _exchange(self, met: Meeting) -> None:
+        """The lock is held."""
+        names = [(n.term, n.pid, n.method) for n in self.names.values()]
+        self._cast(met.node, (EXCHANGE, self._me, names, [], met.his_tag))
+        self._resolve_when_ready(met)
+
+    def _resolve_when_ready(self, met: Meeting) -> None:
         if met.lock is not None and met.names is not None and not met.resolving:
             met.resolving = True
             self._start(self._resolve(met, met.names))
 
-    async def _resolve(self, met: _Meeting, theirs: list[Any]) -> None:
+    async def _resolve(self, met: Meeting, theirs: list[Any]) -> None:
         """Settles the names of both sides: changes for this side, and for the other."""
         ours_change: list[Any] = []
         theirs_change: list[Any] = []
         for name, pid, method in theirs:
-            mine = self.names.get(_key(name))
+            mine = self.names.get(term_key(name))
             if mine is None:
                 ours_change.append((INSERT, (name, pid, method)))
                 continue
@@ -408,9 +367,8 @@ class NameServer(GenServer):
         """Which of two processes keeps the name; asked where ours runs."""
         if mine.pid.node == self._me:
             return await self._resolve_it(mine.method, name, pid, mine.pid)
-        args = [mine.method, name, pid, mine.pid]
         try:
-            return await self._changing.rpc(mine.pid.node, GLOBAL, "resolve_it", args, RESOLVE_SECONDS)
+            return await self._resolve_at(mine.pid.node, [mine.method, name, pid, mine.pid])
         except RouterError as e:
             log.info("%r: nobody settles %r: %s", self, name, e)
             return pid
@@ -431,10 +389,12 @@ class NameServer(GenServer):
             log.warning("%r: %r: nobody here can run %r", self, name, method)
             return NONE
         # A fun of some Erlang module: the other process may live where it can be run.
-        args = [method, name, other, mine]
-        return await self._changing.rpc(other.node, GLOBAL, "resolve_it", args, RESOLVE_SECONDS)
+        return await self._resolve_at(other.node, [method, name, other, mine])
 
-    def _merge_when_ready(self, met: _Meeting) -> None:
+    async def _resolve_at(self, node: str, args: list[Any]) -> Any:
+        return await self._changing.rpc(node, GLOBAL, "resolve_it", args, RESOLVE_SECONDS)
+
+    def _merge_when_ready(self, met: Meeting) -> None:
         if met.changes is None or met.resolved is None:
             return
         his_changes, his_known, external = met.resolved
@@ -455,7 +415,7 @@ class NameServer(GenServer):
             for name, version in before.items():
                 listed = versions if version >= 7 else [n for n, _ in versions]
                 message = (NEW_NODES, self._me, changes, external, listed, extra)
-                self._cast(name, message, self._locking.box)
+                self._cast(name, message, self._locker.box)
 
         self._end_meeting(met.node, tell_ours)
         self._add_known(versions)
@@ -557,7 +517,7 @@ class NameServer(GenServer):
     # names -----------------------------------------------------------------------------
 
     def where(self, name: Any) -> Pid | None:
-        found = self.names.get(_key(name))
+        found = self.names.get(term_key(name))
         if found is None:
             return None
         pid = found.pid
@@ -567,45 +527,46 @@ class NameServer(GenServer):
         self, term: Any, pid: Pid, method: Any, giver: Pid | None, lock: Lock | None
     ) -> None:
         """giver: who holds the lock for it; None: `lock` is held."""
-        key = _key(term)
+        key = term_key(term)
         self._delete(key)
         ref = self.box.monitor(pid)
-        self._watched[ref] = key, None
+        self._watched[ref] = key
         self.names[key] = _Name(term, pid, method, ref)
-        if not self._is_locked_by(giver, lock):
+        if not self._locks.is_global_held_by(giver, lock):
             self._delete(key)
 
-    def _is_locked_by(self, giver: Pid | None, lock: Lock | None) -> bool:
-        held = self._locks.get(GLOBAL_KEY)
-        if held is None:
-            return not self._lock_died
-        if giver is not None:
-            return giver in held.holders
-        return lock is not None and held.requester == _key(lock[1])
-
     def _delete(self, key: bytes) -> None:
-        found = self.names.pop(key, None)
-        self._external.pop(key, None)
+        found = self._let_name_go(key)
         if found is not None:
             del self._watched[found.ref]
             self.box.demonitor(found.ref)
 
+    def _let_name_go(self, key: bytes) -> _Name | None:
+        self._external.pop(key, None)
+        self._held.pop(key, None)
+        return self.names.pop(key, None)
+
+    def hold(self, name: Any, box: Mailbox) -> None:
+        """A box with a name lives though the program forgets it."""
+        if self.where(name) == box.pid:
+            self._held[term_key(name)] = box
+
     def _do(self, changes: list[Any], name: str, external: list[Any], lock: Lock | None) -> None:
-        registrars = {(_key(n), pid): registrar for n, pid, registrar in external}
+        registrars = {(term_key(n), pid): registrar for n, pid, registrar in external}
         for change in changes:
             match change:
                 case ("insert", (term, Pid() as pid, method)):
                     self._insert(term, pid, method, None, lock)
-                    found = _key(term), pid
+                    found = term_key(term), pid
                     if found in registrars and found[0] in self.names:
                         self._external[found[0]] = term, pid, registrars[found]
                 case ("delete", term):
-                    self._delete(_key(term))
+                    self._delete(term_key(term))
                 case _:
                     raise ValueError(f"an unknown change of {name}: {change!r}")
 
     def _tell_where(self, name: Any, caller: Caller) -> None:
-        if GLOBAL_KEY not in self._locks:
+        if not self._locks.is_global_taken:
             caller.reply(self.where(name) or UNDEFINED)
             return
         loop = asyncio.get_running_loop()
@@ -617,265 +578,45 @@ class NameServer(GenServer):
         async def change(nodes: list[str]) -> bool:
             if not again and self.where(name) is not None:
                 return False
-            await self._ask(self._changing, nodes, (REGISTER, name, pid, method))
+            await self._locks.ask(self._changing, nodes, (REGISTER, name, pid, method))
             return True
 
-        return await self._locked_everywhere(change)
+        return bool(await self._locked_everywhere(change))
 
     async def unregister(self, name: Any) -> None:
         async def change(nodes: list[str]) -> None:
-            await self._ask(self._changing, nodes, (UNREGISTER, name))
+            await self._locks.ask(self._changing, nodes, (UNREGISTER, name))
 
         if self.where(name) is not None:
             await self._locked_everywhere(change)
 
-    def names_of(self, pid: Pid) -> list[Any]:
-        return [name.term for name in list(self.names.values()) if name.pid == pid]
-
-    # locks -----------------------------------------------------------------------------
-
-    def _can_lock(self, lock: Lock) -> bool:
-        held = self._locks.get(_key(lock[0]))
-        return held is None or held.requester == _key(lock[1])
-
-    def _set_lock(self, lock: Lock, pid: Pid) -> bool:
-        if not self._can_lock(lock):
-            return False
-        key = _key(lock[0])
-        held = self._locks.setdefault(key, _Held(_key(lock[1])))
-        if pid not in held.holders:
-            ref = held.holders[pid] = self.box.monitor(pid)
-            self._watched[ref] = key, pid
-        return True
-
-    def _del_lock(self, lock: Lock, pid: Pid) -> None:
-        key = _key(lock[0])
-        held = self._locks.get(key)
-        if held is None or held.requester != _key(lock[1]) or pid not in held.holders:
-            return
-        ref = held.holders[pid]
-        del self._watched[ref]
-        self.box.demonitor(ref)
-        self._let_go(key, pid, died=False)
-
-    def _let_go(self, key: bytes, pid: Pid, *, died: bool) -> None:
-        held = self._locks[key]
-        del held.holders[pid]
-        if not held.holders:
-            del self._locks[key]
-            if key == GLOBAL_KEY:
-                self._lock_died = died
-
-    def _died(self, ref: Reference) -> None:
-        found = self._watched.pop(ref, None)
-        if found is None:
-            return
-        key, holder = found
-        if holder is not None:
-            self._let_go(key, holder, died=True)
-        else:
-            self.names.pop(key, None)
-            self._external.pop(key, None)
-
-    async def _ask(self, calls: Calls, nodes: Iterable[str], request: Any) -> dict[str, Any]:
-        """gen_server:multi_call without a time: the answers of those nodes that gave one."""
-
-        async def ask(name: str) -> tuple[str, Any] | None:
-            if name == self._me:
-                return name, self.handle_call(request, Caller(self.box, calls.box.pid, None))
-            try:
-                return name, await calls.call((SERVER, name), request, None)
-            except RouterError:
-                self.node._need()
-                return None
-
-        answers = await asyncio.gather(*(ask(name) for name in nodes))
-        return dict(answer for answer in answers if answer is not None)
-
-    async def _lock_on(self, calls: Calls, lock: Lock, nodes: list[str]) -> bool:
-        if len(nodes) > 1 and self._me in nodes and not self._can_lock(lock):
-            return False
-        answers = await self._ask(calls, nodes, (SET_LOCK, lock))
-        refused = [name for name, answer in answers.items() if answer is not True]
-        if refused and len(answers) > 1:
-            await self._unlock_on(calls, lock, [n for n in answers if n not in refused])
-        return not refused
-
-    async def _unlock_on(self, calls: Calls, lock: Lock, nodes: Iterable[str]) -> None:
-        await self._ask(calls, nodes, (DEL_LOCK, lock))
-
-    async def _unlock_all(self, calls: Calls, lock: Lock, nodes: list[str]) -> None:
-        """The boss last: whoever wants them all begins with that one."""
-        boss = max(nodes)
-        await self._unlock_on(calls, lock, [name for name in nodes if name != boss])
-        await self._unlock_on(calls, lock, [boss])
+    def keys_of(self, pid: Pid) -> list[bytes]:
+        return [key for key, name in self.names.items() if name.pid == pid]
 
     async def _locked_everywhere(self, change: Callable[[list[str]], Awaitable[Any]]) -> Any:
+        """Calls `change(nodes)` while no other in the cluster changes names."""
+        calls, locks = self._changing, self._locks
         async with self._registering:
-            lock = (GLOBAL, self._changing.box.pid)
+            lock = (GLOBAL, calls.box.pid)
+            nodes: list[str] = []
             for times in itertools.count():
                 known = list(self._known)
                 nodes = [self._me, *known]
                 boss = [max(nodes)]
-                if await self._lock_on(self._changing, lock, boss):
-                    try:
-                        locked = await self._lock_on(self._changing, lock, nodes)
-                    except BaseException:
-                        await self._unlock_all(self._changing, lock, nodes)
-                        raise
-                    if locked and set(self._known) <= set(known):
-                        break
-                    await self._unlock_on(self._changing, lock, nodes if locked else boss)
+                try:
+                    if await locks.lock(calls, lock, boss):
+                        locked = await locks.lock(calls, lock, nodes)
+                        if locked and set(self._known) <= set(known):
+                            break
+                        await locks.unlock(calls, lock, nodes if locked else boss)
+                except BaseException:  # cancelled: some may be locked
+                    await locks.unlock_all(calls, lock, nodes)
+                    raise
                 await asyncio.sleep(_pause(times))
             try:
                 return await change(nodes)
             finally:
-                await self._unlock_all(self._changing, lock, nodes)
-
-    # the locker -------------------------------------------------------------------------
-
-    def _from_old_locker(self, message: Any) -> None:
-        """Of nodes that send no tag."""
-        match message:
-            case ("lock_set", Pid() as locker, bool() as is_set, _):
-                if met := self._meetings.get(locker.node):
-                    self._lock_said(locker, is_set, met.tag)
-
-    def _lock_said(self, locker: Pid, is_set: bool, tag: Any) -> None:
-        self._asked.append((locker, is_set, tag))
-        self._news.set()
-
-    def _waiting(self) -> list[_Meeting]:
-        return [
-            m
-            for m in self._meetings.values()
-            if m.locker is not None and m.lock is None and m.node not in self._known
-        ]
-
-    async def _hear(self, seconds: float | None) -> None:
-        """Returns at the next news, or after that time."""
-        self._news.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._news.wait()
-
-    async def _lock_for_ever(self) -> None:
-        """Takes the lock for one meeting after the other."""
-        just_synced = False
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        while True:
-            if self._asked:
-                locker, is_set, tag = self._asked.pop(0)
-                if is_set:
-                    just_synced = await self._lock_was_asked(locker, tag)
-                began = loop.time()
-                continue
-            if not self._waiting():
-                await self._hear(None)
-                began = loop.time()
-                continue
-            # Time for the others to come up, so that few nodes ask at once.
-            pause = 0.0 if just_synced else 0.2
-            if self._known and not just_synced:
-                pause = min(1.0 + 0.1 * len(self._known), 3.0)
-            left = began + pause - loop.time()
-            if left > 0:
-                await self._hear(left)
-                continue
-            began, just_synced = loop.time(), False
-            if GLOBAL_KEY not in self._locks and (waiting := self._waiting()):
-                host = self._me.partition("@")[2]
-                near = [m for m in waiting if m.node.partition("@")[2] == host]
-                just_synced = await self._lock_and_ask(random.choice(near or waiting))
-            else:
-                await asyncio.sleep(0)
-
-    def _shared_lock(self, locker: Pid) -> Lock:
-        return GLOBAL, sorted([self._locking.box.pid, locker])
-
-    def _tell_locker(self, met: _Meeting, is_set: bool) -> None:
-        assert met.locker is not None
-        message = (LOCK_SET, self._locking.box.pid, is_set, [Atom(n) for n in self._known])
-        if met.version >= VERSION:
-            message = (*message, met.his_tag)
-        self._cast(met.locker.node, message, self._locking.box)
-
-    async def _lock_nodes(self, lock: Lock, more: list[str]) -> bool:
-        """This side's nodes and `more`, the boss first."""
-        calls = self._locking
-        boss = max([self._me, *self._known])
-        if boss != self._me and not self._can_lock(lock):
-            return False
-        if not await self._lock_on(calls, lock, [boss]):
-            return False
-        near = [name for name in (self._me, *more) if name != boss]
-        if not await self._lock_on(calls, lock, near):
-            await self._unlock_on(calls, lock, [boss])
-            return False
-        if not await self._lock_on(calls, lock, [n for n in self._known if n != boss]):
-            await self._unlock_on(calls, lock, [boss, *near])
-            return False
-        return True
-
-    async def _lock_was_asked(self, locker: Pid, tag: Any) -> bool:
-        """The other side has locked its nodes."""
-        met = self._at(locker.node, tag)
-        if met is None or met.locker is None:
-            # It gives its lock back when it hears this.
-            self._send(locker, (LOCK_SET, self._locking.box.pid, False, []), self._locking.box)
-            return False
-        lock = self._shared_lock(locker)
-        met.in_lock = True
-        locked = await self._lock_nodes(lock, [])
-        known = [self._me, *self._known]
-        if not met.ended.is_set():
-            self._tell_locker(met, locked)
-        if not locked:
-            met.in_lock = False
-            return False
-        await self._hold(met, lock, known)
-        return True
-
-    async def _lock_and_ask(self, met: _Meeting) -> bool:
-        assert met.locker is not None
-        lock = self._shared_lock(met.locker)
-        met.in_lock = True
-        if not await self._lock_nodes(lock, [met.node]):
-            met.in_lock = False
-            return False
-        known = [self._me, met.node, *self._known]
-        if not met.ended.is_set():
-            self._tell_locker(met, True)
-        while not met.ended.is_set():
-            answers = [a for a in self._asked if a[0].node == met.node]
-            for answer in answers:
-                self._asked.remove(answer)
-            right = [is_set for _, is_set, tag in answers if tag == met.tag]
-            if right and right[0]:
-                await self._hold(met, lock, known)
-                return True
-            if right:
-                break
-            await self._hear(None)
-        met.in_lock = False
-        if met.last_words is not None:
-            met.last_words()
-        await self._unlock_all(self._locking, lock, known)
-        return False
-
-    async def _hold(self, met: _Meeting, lock: Lock, known: list[str]) -> None:
-        """Until the names are exchanged, or the other is gone."""
-        if not met.ended.is_set():
-            met.lock = lock
-            names = [(n.term, n.pid, n.method) for n in self.names.values()]
-            self._cast(met.node, (EXCHANGE, self._me, names, [], met.his_tag))
-            self._resolve_when_ready(met)
-            await met.ended.wait()
-        met.in_lock = False
-        if met.last_words is not None:
-            met.last_words()
-        await self._unlock_all(self._locking, lock, known)
+                await locks.unlock_all(calls, lock, nodes)
 
     # waiting until all is one -------------------------------------------------------------
 

@@ -8,9 +8,10 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from router._global import GLOBAL, SERVER, NameServer
+from router._global import NameServer
+from router._global_locks import GLOBAL, SERVER, term_key
 from router.errors import NameTaken, RouterError
-from router.etf import Atom, Export, Pid
+from router.etf import Atom, Codec, Export, Pid, decode
 from router.mailbox import Mailbox
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ class GlobalNames:
         self._node = node
         self._server = NameServer(node)
         self._ready: Future[None] = Future()
-        self._thread = threading.Thread(
-            target=self._run, name=f"{GLOBAL} {node.name}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name=f"{GLOBAL} {node.name}", daemon=True)
         self.loop: asyncio.AbstractEventLoop | None = None
         """Of that thread."""
 
@@ -89,7 +88,8 @@ class GlobalNames:
 
     def names(self) -> list[Any]:
         """All registered names."""
-        return [name.term for name in list(self._server.names.values())]
+        codec = self._node._codec or Codec()
+        return [codec.decode(key) for key in list(self._server.names)]
 
     async def register(
         self,
@@ -99,7 +99,8 @@ class GlobalNames:
         resolve: str | Export = "random_exit_name",
         again: bool = False,
     ) -> None:
-        """Registers a process of any node as `name` on all nodes.
+        """Registers a process of any node as `name` on all nodes. A Mailbox then lives as long
+        as it has the name, though the program holds it no longer.
 
         resolve: what happens when two parts of a cluster meet that both have the name: a
         method of `global` (`"random_exit_name"` ends one of the two processes,
@@ -148,13 +149,16 @@ class GlobalNames:
         method = Export(GLOBAL, Atom(resolve), 3) if isinstance(resolve, str) else resolve
         if isinstance(resolve, str) and resolve not in METHODS:
             raise ValueError(f"resolve is one of {METHODS} or an Export, not {resolve!r}")
-        if not isinstance(method, Export) or method.arity != 3:
+        given: object = method
+        if not isinstance(given, Export) or given.arity != 3:
             raise TypeError(f"resolve is a method's name or an Export of arity 3, not {resolve!r}")
-        others = [other for other in self._server.names_of(pid) if other != name]
+        others = [key for key in self._server.keys_of(pid) if key != term_key(name)]
         if others and not again:
-            raise ValueError(f"{pid!r} has a global name already: {others[0]!r}")
+            raise ValueError(f"{pid!r} has a global name already: {decode(others[0])!r}")
         if not await self._server.register(name, pid, method, again):
             raise NameTaken(f"{name!r} is registered globally already")
+        if isinstance(process, Mailbox):
+            self._server.hold(name, process)
 
 
 def _result(work: Future[Any], timeout: float | None) -> None:

@@ -119,9 +119,7 @@ METHODS = ["random_exit_name", "random_notify_name", "notify_all_name"]
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("first", ["a", "z"])  # of the real node's name: who settles it
-async def test_a_name_that_both_have(
-    peer: ErlangNode, name: str, method: str, first: str
-) -> None:
+async def test_a_name_that_both_have(peer: ErlangNode, name: str, method: str, first: str) -> None:
     name = first + name
     theirs = await peer.aeval(
         "P = spawn(fun() -> receive {ask, A} -> A ! {last, receive M -> M after 5000 -> none end}"
@@ -161,9 +159,7 @@ async def test_a_name_that_both_have(
     await eventually(seen(peer, Atom("both"), None))
 
 
-async def test_one_of_three_and_the_third_comes_by_itself(
-    erlang: Nodes, name: str
-) -> None:
+async def test_one_of_three_and_the_third_comes_by_itself(erlang: Nodes, name: str) -> None:
     """Connected to one node, it is connected to all, and their names are one."""
     first, second = erlang("one"), erlang("two")
     assert await first.aeval("net_kernel:connect_node(N)", N=Atom(second.name)) is True

@@ -1,0 +1,243 @@
+"""Global names among Python nodes, with and without a loop, and nonsense that peers may say."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from router import Atom, Export, NameTaken, Node, RouterError
+from router._global import resolve
+from router._global_locks import SERVER
+from router.etf import Pid
+from unit.conftest import new_name, until
+
+PATIENCE = 20.0
+
+
+async def meet(*nodes: Node) -> None:
+    """Each with each, and all names are one."""
+    for a, b in itertools.combinations(nodes, 2):
+        await a.connect(b.name)
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(*(node.global_names.sync() for node in nodes))
+
+
+async def test_many_nodes_that_start_at_once(options: dict[str, Any]) -> None:
+    async with AsyncExitStack() as stack:
+        nodes = [Node(new_name("g"), hidden=False, **options) for _ in range(6)]
+        await stack.enter_async_context(nodes[0])  # it serves the port mapper
+        await asyncio.gather(*(stack.enter_async_context(node) for node in nodes[1:]))
+        boxes = [node.mailbox() for node in nodes]
+        for node, box in zip(nodes, boxes, strict=True):
+            await node.global_names.register(node.name, box)
+        for node in nodes[1:]:
+            await node.connect(nodes[0].name)
+        for node in nodes:  # each finds the others by itself
+            await until(lambda node=node: len(node.nodes()) == 5)
+            for other, box in zip(nodes, boxes, strict=True):
+                await until(
+                    lambda node=node, other=other, box=box: (
+                        node.global_names.whereis(other.name) == box.pid
+                    )
+                )
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*(node.global_names.sync() for node in nodes))
+        # All at once want the same name: one has it, and all know who.
+        asking = [n.global_names.register("one", n.mailbox()) for n in nodes]
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        assert sum(isinstance(a, NameTaken) for a in answers) == 5, answers
+
+
+async def test_who_asks_keeps_its_process(options: dict[str, Any]) -> None:
+    """The box that was registered is the one everybody sees."""
+    async with (
+        Node(new_name(), hidden=False, **options) as a,
+        Node(new_name(), hidden=False, **options) as b,
+    ):
+        await meet(a, b)
+        with a.mailbox() as box:
+            await a.global_names.register("n", box)
+            assert b.global_names.whereis("n") == box.pid
+            await b.global_names.unregister("n")
+            assert a.global_names.whereis("n") is None
+            await b.global_names.register("n", box.pid)
+        assert a.global_names.whereis("n") is None
+        await until(lambda: b.global_names.whereis("n") is None)
+
+
+def test_without_a_loop(options: dict[str, Any]) -> None:
+    with (
+        Node(new_name(), hidden=False, **options) as a,
+        Node(new_name(), hidden=False, **options) as b,
+    ):
+        a.connect_sync(b.name)
+        a.global_names.sync_sync(timeout=PATIENCE)
+        with a.mailbox() as box:
+            a.global_names.register_sync("n", box, timeout=PATIENCE)
+            assert b.global_names.whereis("n") == box.pid
+            with pytest.raises(NameTaken):
+                b.global_names.register_sync("n", box.pid, timeout=PATIENCE)
+            b.global_names.unregister_sync("n", timeout=PATIENCE)
+            assert a.global_names.names() == []
+    assert not [t for t in threading.enumerate() if t.name.startswith("global ")]
+    with pytest.raises(RouterError, match="has ended"):
+        a.global_names.register_sync("n", box)
+
+
+async def test_only_of_visible_nodes(options: dict[str, Any]) -> None:
+    node = Node(new_name(), hidden=False, **options)
+    with pytest.raises(RouterError, match="visible node"):
+        _ = node.global_names
+    async with (
+        node,
+        Node(new_name(), **options) as hidden,
+        Node(new_name(), hidden=False, **options) as other,
+    ):
+        with pytest.raises(RouterError, match="hidden=False"):
+            _ = hidden.global_names
+        await meet(node, other)
+        await node.connect(hidden.name)
+        assert hidden.name in node.nodes()
+        async with asyncio.timeout(PATIENCE):
+            await node.global_names.sync()
+            await node.global_names.register("n", node.mailbox())
+        assert other.name in node.nodes() and hidden.name not in other.nodes()
+
+
+async def test_arguments(options: dict[str, Any]) -> None:
+    async with Node(new_name(), hidden=False, **options) as node:
+        names, box = node.global_names, node.mailbox()
+        with pytest.raises(TypeError, match="Mailbox or a Pid"):
+            await names.register("n", "box")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="random_exit_name"):
+            await names.register("n", box, resolve="first")
+        with pytest.raises(TypeError, match="arity 3"):
+            await names.register("n", box, resolve=Export("m", "f", 2))
+        with pytest.raises(TypeError, match="arity 3"):
+            await names.register("n", box, resolve=3)  # type: ignore[arg-type]
+        assert names.names() == []
+        await names.register("n", box)
+        with pytest.raises(NameTaken):
+            await names.register("n", node.mailbox())
+        assert repr(names) == f"<GlobalNames of {node.name}>"
+
+
+async def test_a_slow_node_is_waited_for_and_one_that_goes_is_not(
+    options: dict[str, Any],
+) -> None:
+    async with Node(new_name("b"), hidden=False, **options) as node:
+        other = Node(new_name("a"), hidden=False, **options)
+        await other.start()
+        await meet(node, other)
+        hold = threading.Event()
+        loop = other.global_names.loop
+        assert loop is not None
+        loop.call_soon_threadsafe(hold.wait)
+        asked = asyncio.create_task(node.global_names.register("n", node.mailbox()))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await asyncio.shield(asked)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        hold.set()
+        # The cancelled one holds no lock any more.
+        async with asyncio.timeout(PATIENCE):
+            await node.global_names.register("m", node.mailbox())
+        hold.clear()
+        loop.call_soon_threadsafe(hold.wait)
+        asked = asyncio.create_task(node.global_names.register("n", node.mailbox()))
+        await until(lambda: node.global_names._server._locks.is_global_taken)
+        release = threading.Timer(0.3, hold.set)
+        release.start()
+        await other.stop()  # its boxes end while it still holds out
+        async with asyncio.timeout(PATIENCE):
+            await asked
+        assert node.global_names.whereis("n") is not None
+        release.join()
+
+
+NONSENSE: list[Any] = [
+    Atom("hello"),
+    42,
+    (),
+    [],
+    (Atom("$gen_cast"), Atom("x")),
+    (Atom("$gen_cast"), (Atom("init_connect"), (8, 1), Atom("x@y"), ())),
+    (Atom("$gen_cast"), (Atom("init_connect"), 3, Atom("x@y"), (1, 2, 3, 4))),
+    (Atom("$gen_cast"), (Atom("exchange"), Atom("x@y"), [1], [], 7)),
+    (Atom("$gen_cast"), (Atom("resolved"), Atom("x@y"), [1], [2], 0, [3], 7)),
+    (Atom("$gen_cast"), (Atom("new_nodes"), Atom("x@y"), [1], [], [], [])),
+    (Atom("$gen_cast"), (Atom("new_nodes"), Atom("x@y"), [], [1], [], [(Atom("lock"), 1)])),
+    (Atom("$gen_cast"), (Atom("new_nodes"), Atom("x@y"), [], [], [1, 2], [])),
+    (Atom("$gen_cast"), (Atom("in_sync"), 1, True)),
+    (Atom("$gen_cast"), (Atom("lock_set"), 1, True, [], 1)),
+    (Atom("init_connect_ack"), Atom("x@y"), 1, 2),
+    (Atom("cancel_connect"), Atom("x@y"), 1),
+    (Atom("lost_connection"), Atom("a@b"), 1, 2, Atom("c@d")),
+    (Atom("lost_connection"), 1, 2, 3, 4),
+    (Atom("remove_connection"), Atom("x@y")),
+    (Atom("whereis"), 1, 2),
+    (Atom("nodeup"), 1),
+    (Atom("nodedown"), "x"),
+]
+
+
+async def test_nonsense_is_logged_and_changes_nothing(
+    options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "router")
+    async with (
+        Node(new_name(), hidden=False, **options) as node,
+        Node(new_name(), hidden=False, **options) as other,
+    ):
+        await meet(node, other)
+        box = node.mailbox()
+        await node.global_names.register("n", box)
+        for term in NONSENSE:
+            other.send((SERVER, node.name), term)
+        for request in (Atom("x"), (Atom("set_lock"), 1), (Atom("register"), 1, 2, 3)):
+            with pytest.raises(TimeoutError):
+                await other.call((SERVER, node.name), request, 0.1)
+        assert await other.call((SERVER, node.name), Atom("get_known")) == [other.atom]
+        async with asyncio.timeout(PATIENCE):
+            await other.global_names.register("m", other.mailbox())
+        assert node.global_names.whereis("n") == box.pid
+        assert sorted(node.global_names.names()) == [b"m", b"n"]
+        assert len(caplog.records) >= 10
+        assert not any(r.levelno >= logging.ERROR for r in caplog.records)
+
+
+async def test_a_program_that_holds_its_loop(options: dict[str, Any]) -> None:
+    async with Node(new_name(), hidden=False, **options) as node:
+        with Node(new_name(), hidden=False, **options) as other:
+            await meet(node, other)
+            box = other.mailbox()
+
+            def register() -> None:
+                other.global_names.register_sync("n", box, timeout=PATIENCE)
+
+            thread = threading.Thread(target=register)
+            thread.start()
+            deadline = time.monotonic() + PATIENCE
+            while thread.is_alive():  # this loop does not turn
+                assert time.monotonic() < deadline
+            assert node.global_names.whereis("n") == box.pid
+
+
+def test_the_methods_of_global() -> None:
+    low, high = Pid("a@h", 1, 0, 1), Pid("b@h", 1, 0, 1)
+    for pids in ((low, high), (high, low)):
+        assert resolve("random_exit_name", "n", *pids) == (low, [high], [])
+        kept, killed, told = resolve("random_notify_name", "n", *pids) or ()
+        assert (kept, killed, [pid for pid, _ in told]) == (low, [], [high])
+        kept, killed, told = resolve("notify_all_name", "n", *pids) or ()
+        assert (kept, killed, {pid for pid, _ in told}) == ("none", [], {low, high})
+    assert resolve("another", "n", low, high) is None
