@@ -72,7 +72,7 @@ VARIANT = "-".join(
 )
 
 C_FILES = sorted(glob("csrc/**/*.c", root_dir=ROOT, recursive=True))
-CYTHON_FILES = ["router/_core.pyx", "router/_core.pxd", "router/_registry.pxi"]
+CYTHON_FILES = ["router/_core.pyx", "router/_core.pxd", *sorted(glob("router/*.pxi"))]
 HEADERS = ["setup.py", *sorted(glob("csrc/**/*.h", root_dir=ROOT, recursive=True))]
 CORE = Extension(
     "router._core",

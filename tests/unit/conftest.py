@@ -44,7 +44,7 @@ async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     """For what nobody announces: looks again and again until it is so."""
     async with asyncio.timeout(seconds):
         while not condition():
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # between two looks; the loop ends by what it sees
 
 
 @pytest.fixture(autouse=True)
