@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,9 +14,12 @@ from router import _core
 from router._arguments import cookie_bytes, is_port, is_text
 from router._loop import LoopBinding, running_loop
 from router._reports import ReportingNode, Waiter
-from router.errors import NodeDown, RouterError
+from router.errors import BufferFull, NodeDown, RouterError
+from router.etf import Pid
 
 __all__ = ["ConnectingNode", "Resolver"]
+
+log = logging.getLogger("router")
 
 Resolver = Callable[[str], "tuple[str, int] | Awaitable[tuple[str, int]]"]
 """Takes a node name, gives (host, port), now or as an awaitable."""
@@ -240,6 +244,16 @@ class ConnectingNode(ReportingNode):
             self._leaving.add(peer.name)
         self._give_up_resolving(peer.name)
         self._disconnect(peer)
+
+    def _send_or_part(self, dest: Any, term: Any, sender: Any) -> None:
+        """For what a peer must not miss: one whose buffer is full is disconnected. It is told
+        everything again when its connection comes back."""
+        try:
+            self.send(dest, term, sender=sender)
+        except BufferFull as e:
+            node = dest.node if isinstance(dest, Pid) else dest[1]
+            log.error("%r: %s has missed something, and is disconnected: %s", sender, node, e)
+            self.disconnect(node)
 
     # outgoing buffers ---------------------------------------------------------------
 

@@ -21,13 +21,14 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from router._calls import GEN_CAST, Calls
 from router._global_locker import Locker, Meeting
 from router._global_locks import GLOBAL, SERVER, Lock, Locks, term_key
-from router.errors import BufferFull, EncodeError, RouterError
+from router.errors import EncodeError, RouterError
 from router.etf import Atom, Export, Pid, Reference
 from router.serving import NO_REPLY, Caller, GenServer
 
@@ -243,13 +244,8 @@ class NameServer(GenServer):
         met = self._meetings.get(name)
         return met if met is not None and met.tag == tag else None
 
-    def _send(self, dest: Any, term: Any, sender: Any = None) -> None:
-        try:
-            self.node.send(dest, term, sender=sender or self.box)
-        except BufferFull as e:
-            node = dest.node if isinstance(dest, Pid) else dest[1]
-            log.error("%r: %s has missed something, and is disconnected: %s", self, node, e)
-            self.node.disconnect(node)
+    def _send(self, dest: Any, term: Any, sender: Mailbox | None = None) -> None:
+        self.node._send_or_part(dest, term, sender or self.box)
 
     def _cast(self, name: str, message: Any, sender: Any = None) -> None:
         self._send((SERVER, name), (GEN_CAST, message), sender)
@@ -334,7 +330,20 @@ class NameServer(GenServer):
             self._start(self._resolve(met, met.names))
 
     async def _resolve(self, met: Meeting, theirs: list[Any]) -> None:
-        """Settles the names of both sides: changes for this side, and for the other."""
+        with self._or_part(met):
+            await self._settle(met, theirs)
+
+    @contextmanager
+    def _or_part(self, met: Meeting) -> Iterator[None]:
+        """A meeting that cannot go on must not keep the lock: its node is disconnected."""
+        try:
+            yield
+        except (TypeError, ValueError, EncodeError) as e:
+            log.error("%r: %s tells nonsense, and is disconnected: %s", self, met.node, e)
+            self.node.disconnect(met.node)
+
+    async def _settle(self, met: Meeting, theirs: list[Any]) -> None:
+        """The names of both sides: changes for this side, and for the other."""
         ours_change: list[Any] = []
         theirs_change: list[Any] = []
         for name, pid, method in theirs:
@@ -365,9 +374,9 @@ class NameServer(GenServer):
 
     async def _kept_of(self, mine: _Name, name: Any, pid: Pid) -> Any:
         """Which of two processes keeps the name; asked where ours runs."""
-        if mine.pid.node == self._me:
-            return await self._resolve_it(mine.method, name, pid, mine.pid)
         try:
+            if mine.pid.node == self._me:
+                return await self._resolve_it(mine.method, name, pid, mine.pid)
             return await self._resolve_at(mine.pid.node, [mine.method, name, pid, mine.pid])
         except RouterError as e:
             log.info("%r: nobody settles %r: %s", self, name, e)
@@ -395,10 +404,14 @@ class NameServer(GenServer):
         return await self._changing.rpc(node, GLOBAL, "resolve_it", args, RESOLVE_SECONDS)
 
     def _merge_when_ready(self, met: Meeting) -> None:
-        if met.changes is None or met.resolved is None:
-            return
-        his_changes, his_known, external = met.resolved
-        changes = met.changes + his_changes
+        if met.changes is not None and met.resolved is not None:
+            with self._or_part(met):
+                self._merge(met, met.changes, *met.resolved)
+
+    def _merge(
+        self, met: Meeting, changes: list[Any], his: list[Any], his_known: list[Any], external: Any
+    ) -> None:
+        changes = changes + his
         before = dict(self._known)
         nodes = [(met.node, met.version), *his_known]
         names = [_node_of(entry) for entry in his_known]

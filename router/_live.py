@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from router import _core
 
 if TYPE_CHECKING:
-    from router.node import Node
+    from router._life import LivingNode
 
 __all__ = ["live", "members"]
 
@@ -26,7 +26,7 @@ def members(things: weakref.WeakSet[_T]) -> list[_T]:
             continue
 
 
-live: weakref.WeakSet[Node] = weakref.WeakSet()
+live: weakref.WeakSet[LivingNode] = weakref.WeakSet()
 
 
 def _stop_all() -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from router._core import LoopFlush, Notifier
 
 if TYPE_CHECKING:
+    from router._life import LivingNode
     from router.mailbox import Mailbox
-    from router.node import Node
 
 __all__ = ["LoopBinding", "running_loop"]
 
@@ -24,7 +24,7 @@ __all__ = ["LoopBinding", "running_loop"]
 class LoopBinding:
     """One node on one loop. Made and used on that loop's thread."""
 
-    def __init__(self, node: Node, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, node: LivingNode, loop: asyncio.AbstractEventLoop) -> None:
         self._engine_fd = -1
         self.loop = loop
         self.notifier = Notifier()
@@ -59,7 +59,7 @@ class LoopBinding:
             return
         self._look(node)
 
-    def _look(self, node: Node, *, drive: bool = False) -> None:
+    def _look(self, node: LivingNode, *, drive: bool = False) -> None:
         """Wakes whoever has something; the notifier is hushed meanwhile."""
         boxes: Iterator[Mailbox] = iter(())
         try:

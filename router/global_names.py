@@ -49,7 +49,10 @@ class GlobalNames:
 
     def start(self) -> None:
         self._thread.start()
-        self._ready.result(_START_SECONDS)
+        try:
+            self._ready.result(_START_SECONDS)
+        except TimeoutError:
+            raise RouterError(f"{self!r} does not start within {_START_SECONDS} s") from None
 
     def _run(self) -> None:
         try:

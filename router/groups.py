@@ -380,14 +380,7 @@ class ProcessGroups:
                 self._send(pid, term)
 
     def _send(self, dest: Any, term: Any) -> None:
-        """A full buffer is no reason to tell the others nothing. Who has missed something is
-        told everything again when its connection comes back."""
-        try:
-            self._node.send(dest, term, sender=self._box)
-        except BufferFull as e:
-            node = dest.node if isinstance(dest, Pid) else dest[1]
-            log.error("%r: %s has missed a change, and is disconnected: %s", self, node, e)
-            self._node.disconnect(node)
+        self._node._send_or_part(dest, term, self._box)
 
     def _key(self, group: Any) -> bytes:
         return self._codec.encode(group)

@@ -215,6 +215,36 @@ async def test_nonsense_is_logged_and_changes_nothing(
         assert not any(r.levelno >= logging.ERROR for r in caplog.records)
 
 
+@pytest.mark.parametrize("nonsense", ["names", "changes", "known", "external"])
+async def test_a_meeting_that_goes_wrong_gives_the_lock_back(
+    options: dict[str, Any], nonsense: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        Node(new_name("a"), hidden=False, **options) as node,
+        Node(new_name("b"), hidden=False, **options) as other,
+    ):
+        server, cast = other.global_names._server, other.global_names._server._cast
+
+        def spoil(name: str, message: Any, sender: Any = None) -> None:
+            match message:
+                case ("exchange", me, _, ext, tag) if nonsense == "names":
+                    message = (Atom("exchange"), me, [42], ext, tag)
+                case ("resolved", me, changes, known, unused, ext, tag) if nonsense != "names":
+                    bad = {"changes": changes, "known": known, "external": ext, nonsense: [42]}
+                    message = (
+                        Atom("resolved"), me, bad["changes"], bad["known"], unused,
+                        bad["external"], tag,
+                    )  # fmt: skip
+            cast(name, message, sender)
+
+        server._cast = spoil  # type: ignore[method-assign]
+        await node.connect(other.name)
+        await until(lambda: "tells nonsense, and is disconnected" in caplog.text)
+        await until(lambda: not node.global_names._server._locks.is_global_taken)
+        async with asyncio.timeout(PATIENCE):
+            await node.global_names.register("n", node.mailbox())
+
+
 async def test_a_program_that_holds_its_loop(options: dict[str, Any]) -> None:
     async with Node(new_name(), hidden=False, **options) as node:
         with Node(new_name(), hidden=False, **options) as other:
