@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import inspect
 import itertools
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -63,6 +65,15 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=["auto", "thread", "inline"])
 def engine(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+def descriptors() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+def threads() -> int:
+    return len(os.listdir("/proc/self/task"))
 
 
 def new_name(part: str = "n") -> str:

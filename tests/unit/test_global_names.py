@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import threading
 import time
+import weakref
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -16,7 +18,7 @@ from router import Atom, Export, NameTaken, Node, RouterError
 from router._global import resolve
 from router._global_locks import SERVER
 from router.etf import Pid
-from unit.conftest import new_name, until
+from unit.conftest import descriptors, new_name, threads, until
 
 PATIENCE = 20.0
 
@@ -271,3 +273,36 @@ def test_the_methods_of_global() -> None:
         kept, killed, told = resolve("notify_all_name", "n", *pids) or ()
         assert (kept, killed, {pid for pid, _ in told}) == ("none", [], {low, high})
     assert resolve("another", "n", low, high) is None
+
+
+async def test_start_and_stop_leave_nothing(options: dict[str, Any], engine: str) -> None:
+    async def once() -> None:
+        async with (
+            Node("a@127.0.0.1", hidden=False, engine=engine, **options) as a,
+            Node("b@127.0.0.1", hidden=False, engine=engine, **options) as b,
+        ):
+            await meet(a, b)
+            await a.global_names.register("n", b.mailbox("box"))
+
+    await once()
+    gc.collect()
+    fds, tasks = descriptors(), threads()
+    for _ in range(10):
+        await once()
+    gc.collect()
+    assert (descriptors(), threads()) == (fds, tasks)
+
+
+def test_a_forgotten_node_lives_until_it_is_stopped(options: dict[str, Any]) -> None:
+    """Its thread uses it: unlike a hidden one it is never collected."""
+    node = Node(new_name(), hidden=False, **options)
+    node.start_sync()
+    watched = weakref.ref(node)
+    del node
+    gc.collect()
+    found = watched()
+    assert found is not None and found.running
+    found.stop_sync()
+    del found
+    gc.collect()
+    assert watched() is None

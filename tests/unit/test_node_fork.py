@@ -160,6 +160,22 @@ def _in_worker(numbers: list[int]) -> int:
     return sum(numbers)
 
 
+def test_a_child_of_a_visible_node(options: dict[str, Any]) -> None:
+    """Its thread for global names is the parent's alone."""
+    with Node(new_name(), hidden=False, **options) as node:
+        names = node.global_names
+
+        def check() -> None:
+            with pytest.raises(RouterError, match="has ended"):
+                names.register_sync("n", node.mailbox)  # type: ignore[arg-type]
+            node.stop_sync()
+            with Node(new_name("child"), hidden=False, **options) as own:
+                own.global_names.register_sync("n", own.mailbox("box"), timeout=10)
+
+        in_child(check)
+        names.register_sync("n", node.mailbox("box"), timeout=10)
+
+
 def test_multiprocessing_by_fork(options: dict[str, Any], engine: str) -> None:
     if engine == "inline":
         options = {"cookie": "secret", "epmd": "none"}

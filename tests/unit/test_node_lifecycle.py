@@ -18,16 +18,7 @@ import pytest
 from router import ExitSignal, Limits, NameTaken, Node, NodeDown, RouterError
 from router.cli.common import free_port
 
-from .conftest import Pair, new_name
-
-
-def descriptors() -> int:
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
-
-
-def threads() -> int:
-    return len(os.listdir("/proc/self/task"))
+from .conftest import Pair, descriptors, new_name, threads
 
 
 def resident_kib() -> int:
@@ -160,11 +151,14 @@ async def test_the_port_mapper_moves_to_a_node_that_lives(options: dict[str, Any
             assert await box.receive(5) == 1
 
 
-def test_the_program_may_end_with_a_live_node(options: dict[str, Any], engine: str) -> None:
+@pytest.mark.parametrize("hidden", [True, False])
+def test_the_program_may_end_with_a_live_node(
+    options: dict[str, Any], engine: str, hidden: bool
+) -> None:
     code = (
         "from router import Node\n"
         f"node = Node({new_name()!r}, cookie='x', epmd_port={options['epmd_port']},"
-        f" engine={engine!r})\n"
+        f" engine={engine!r}, hidden={hidden})\n"
         "node.start_sync()\nbox = node.mailbox('kept')\nnode.send('kept', 1)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=20, capture_output=True, text=True)
@@ -302,8 +296,9 @@ async def test_an_exception_leaves_nothing_behind(options: dict[str, Any]) -> No
     assert max(counts[5:]) <= counts[0] + 1
 
 
-async def test_an_idle_node_uses_no_cpu(pair: Pair) -> None:
-    async with pair() as (a, b):
+@pytest.mark.parametrize("hidden", [True, False])
+async def test_an_idle_node_uses_no_cpu(pair: Pair, hidden: bool) -> None:
+    async with pair(hidden=hidden) as (a, b):
         await a.connect(b.name)
         await asyncio.sleep(0.1)
         start = time.process_time()
