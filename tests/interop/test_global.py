@@ -173,11 +173,16 @@ async def test_one_of_three_and_the_third_comes_by_itself(erlang: Nodes, name: s
         await eventually(lambda: sorted(node.nodes()) == sorted([first.name, second.name]))
         assert node.global_names.whereis(Atom("of_two")) == theirs
         await eventually(seen(second, Atom("of_py"), box.pid))
+        assert await second.aeval("global:sync()") == "ok"
         third = erlang("three")
+        third_own = await process(third)
+        assert await third.aeval("global:register_name(of_three, P)", P=third_own) == "yes"
         assert await third.aeval("net_kernel:connect_node(N)", N=Atom(node.name)) is True
         await third.aeval("global:sync()")
         assert await where(third, Atom("of_py")) == box.pid
         assert await where(third, Atom("of_two")) == theirs
+        for erl in (first, second):  # told by who has met the third
+            await eventually(seen(erl, Atom("of_three"), third_own))
         await eventually(lambda: len(third.eval("nodes()")) == 3)
         for _ in range(20):  # nobody waits for anybody
             began = time.monotonic()
