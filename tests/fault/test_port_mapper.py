@@ -16,8 +16,7 @@ import pytest
 from fault.conftest import Host, LogLines, Start, open_sockets
 from fault.peer import OPENED, PATIENCE_S, Link, Peer, Wire, short, wait_for_ends
 from fault.test_handshake_silence import many_descriptors
-from router import Atom, HandshakeError, NameTaken, Node, NodeDown, RouterError
-from router import node as node_module
+from router import Atom, HandshakeError, NameTaken, Node, NodeDown, RouterError, _life
 
 ALIVE2, PORT2, NAMES, DUMP, KILL, STOP = 120, 122, 110, 100, 107, 115
 
@@ -375,7 +374,7 @@ def test_a_registration_refused(mapper: Mapper, log: LogLines, refusal: bytes) -
 def test_a_port_mapper_that_does_not_work(
     mapper: Mapper, monkeypatch: pytest.MonkeyPatch, behave: Callable[[socket.socket, int], None]
 ) -> None:
-    monkeypatch.setattr(node_module, "_START_SECONDS", 0.3)
+    monkeypatch.setattr(_life, "_START_SECONDS", 0.3)
     mapper(behave)
     node = Node("node@127.0.0.1", cookie="secret")
     with pytest.raises(RouterError, match="port mapper does not answer"):

@@ -302,7 +302,7 @@ async def test_tags_of_every_kind(pair: Pair) -> None:
 async def test_the_node_stops_them_first(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.node._PROCESSES_SECONDS", 0.2)
+    monkeypatch.setattr("router._life._PROCESSES_SECONDS", 0.2)
     stock, begun, cancelled = Stock(), asyncio.Event(), []
 
     async def stuck(request: Any, caller: Caller | None) -> Any:

@@ -132,7 +132,7 @@ async def test_links(pair: Pair) -> None:
 async def test_the_node_stops_them(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.node._PROCESSES_SECONDS", 30.0)
+    monkeypatch.setattr("router._life._PROCESSES_SECONDS", 30.0)
     ended: list[str] = []
 
     async def waits(box: Mailbox, how: str) -> None:
