@@ -110,7 +110,7 @@ cdef extern from "router.h" nogil:
     void rt_mailbox_bind(rt_mailbox *mb, rt_notifier *n)
     void rt_mailbox_limit(rt_mailbox *mb, uint32_t messages, uint64_t bytes, rt_overflow overflow)
     uint32_t rt_mailbox_count(const rt_mailbox *mb)
-    uint64_t rt_mailbox_bytes(const rt_mailbox *mb)
+    uint64_t rt_mailbox_waiting_bytes(const rt_mailbox *mb)
     uint32_t rt_mailbox_dropped(const rt_mailbox *mb)
     bint rt_mailbox_closed(const rt_mailbox *mb)
 

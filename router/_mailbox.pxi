@@ -228,8 +228,8 @@ cdef class MailboxCore:
 
     @property
     def waiting_bytes(self):
-        """How many bytes the waiting messages take in external form."""
-        return rt_mailbox_bytes(&self.ptr.mailbox) if self.node.ptr != NULL else 0
+        """How many bytes the waiting messages take in external form; looks at each of them."""
+        return rt_mailbox_waiting_bytes(&self.ptr.mailbox) if self.node.ptr != NULL else 0
 
     @property
     def dropped(self):

@@ -11,6 +11,8 @@
 
 #define RT_CACHE_LINE 64
 #define RT_INLINE static inline __attribute__((always_inline, unused))
+/* A way that is seldom taken and would make the usual one save registers. */
+#define RT_APART static __attribute__((noinline))
 #define RT_LIKELY(x) __builtin_expect(!!(x), 1)
 #define RT_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define RT_CONTAINER_OF(ptr, type, member) \

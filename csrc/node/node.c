@@ -335,7 +335,7 @@ static bool over_limit(const rt_process *p, uint32_t slack)
     uint32_t limit = atomic_load_explicit(&mb->limit, memory_order_relaxed);
     uint64_t bytes = atomic_load_explicit(&mb->limit_bytes, memory_order_relaxed);
     return (limit && rt_mailbox_count(mb) + slack > limit) ||
-           (bytes && rt_mailbox_bytes(mb) + slack > bytes);
+           (bytes && rt_mailbox_counted_bytes(mb) + slack > bytes);
 }
 
 bool rt_node_box_over(const rt_process *p) { return over_limit(p, 0); }

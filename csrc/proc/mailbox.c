@@ -1,7 +1,7 @@
 /* Why nothing that was admitted is lost, and nothing comes late.
  *
  * A push is three steps: (1) the CAS that adds its messages to the gate's count,
- * (2) the bytes, (3) the exchange on the pile. Close and death are RMWs of the
+ * (2) the bytes, if they are limited, (3) the exchange on the pile. Close and death are RMWs of the
  * gate, so each push's step 1 comes either before (it is accepted, and M2 says
  * it will arrive) or after (it is refused). Who drains knows by M3 whether
  * something is still on its way, without knowing who brings it. Between 1 and 3
@@ -85,18 +85,17 @@ static void give_back(rt_mailbox *mb, uint32_t n) {
 
 /* The limits as one push sees them. */
 typedef struct bounds {
-    uint32_t overflow;      /* NONE: there are none */
+    enum rt_overflow overflow;
     uint32_t limit;
     uint64_t limit_bytes;
     uint32_t level;         /* messages with this push; only with bounds */
     uint64_t level_bytes;
 } bounds;
 
-static void read_bounds(const rt_mailbox *mb, bounds *b, const rt_room *extra) {
+static void read_bounds(const rt_mailbox *mb, enum rt_overflow overflow, const rt_room *extra,
+                        bounds *b) {
     memset(b, 0, sizeof *b);
-    /* Acquire: partner of the release in rt_mailbox_limit; the two others follow. */
-    b->overflow = atomic_load_explicit(&mb->overflow, memory_order_acquire);
-    if (RT_LIKELY(b->overflow == RT_OVERFLOW_NONE)) return;
+    b->overflow = overflow;
     b->limit = atomic_load_explicit(&mb->limit, memory_order_relaxed);
     b->limit_bytes = atomic_load_explicit(&mb->limit_bytes, memory_order_relaxed);
     if (RT_LIKELY(!extra)) return;
@@ -135,9 +134,9 @@ static int read_level(rt_mailbox *mb, uint32_t generation, uint32_t n, bounds *b
     }
 }
 
-/* Step 1. On RT_OK *admitted of the n messages are counted in: all, or with DROP
- * as many as the message limit leaves room for. */
-static int admit(rt_mailbox *mb, uint32_t generation, uint32_t n, bounds *b, uint32_t *admitted) {
+/* Step 1. On RT_OK *admitted of the n messages are counted in: all, or with bounds (may
+ * be NULL) and DROP as many as the message limit leaves room for. */
+RT_INLINE int admit(rt_mailbox *mb, uint32_t generation, uint32_t n, bounds *b, uint32_t *admitted) {
     /* Acquire here and below: partner of the release in rt_mailbox_open. */
     uint64_t g = atomic_load_explicit(&mb->gate, memory_order_acquire);
     uint64_t next;
@@ -146,7 +145,7 @@ static int admit(rt_mailbox *mb, uint32_t generation, uint32_t n, bounds *b, uin
         int rc = check_gate(g, generation);
         if (rc < 0) return rc;
         room = n;
-        if (RT_UNLIKELY(b->limit)) {
+        if (b && b->limit) {
             rc = read_level(mb, generation, n, b, &g);
             if (rc < 0) return rc;
             if (b->overflow != RT_OVERFLOW_PAUSE) {
@@ -165,26 +164,29 @@ static int admit(rt_mailbox *mb, uint32_t generation, uint32_t n, bounds *b, uin
     return RT_OK;
 }
 
-/* Step 2. Accounts for the bytes of the oldest `admitted` messages, or of as many
- * of them as fit into the limit; returns how many. */
+/* Marks the newest k messages from m on as counted. */
+static void mark_counted(rt_message *m, uint32_t k) {
+    for (; k > 0; k--, m = (rt_message *)m->link.next) m->counted = 1;
+}
+
+/* Step 2, with a byte limit. Counts the bytes of the oldest `admitted` messages, or of
+ * as many of them as fit; returns how many. */
 static uint32_t admit_bytes(rt_mailbox *mb, const rt_chain *c, uint32_t admitted, bounds *b) {
     uint32_t k = c->count;
     uint64_t bytes = c->bytes, pushed, popped;
-    const rt_message *m = c->last;
-    bool bounded = b->limit_bytes && b->overflow != RT_OVERFLOW_PAUSE;
-    for (; k > admitted; k--, m = (const rt_message *)m->link.next) bytes -= m->n;
-    if (!bounded) {
+    rt_message *m = c->last;
+    for (; k > admitted; k--, m = (rt_message *)m->link.next) bytes -= m->n;
+    if (b->overflow == RT_OVERFLOW_PAUSE) {
+        mark_counted(m, k);
         /* Relaxed: published with the messages by the pile. */
         pushed = atomic_fetch_add_explicit(&mb->pushed_bytes, bytes, memory_order_relaxed) + bytes;
-        if (b->limit_bytes)
-            b->level_bytes =
-                pushed - atomic_load_explicit(&mb->popped_bytes, memory_order_relaxed);
+        b->level_bytes = pushed - atomic_load_explicit(&mb->popped_bytes, memory_order_relaxed);
         return k;
     }
     for (;;) {
         uint32_t fit = k;
         uint64_t size = bytes;
-        const rt_message *newest = m;
+        rt_message *newest = m;
         /* Acquire, before pushed_bytes is read: partner of pop, as in read_level; and
          * pushed_bytes before the second look, for the same reason as there. The
          * generation is held by the admission (M3). */
@@ -192,14 +194,16 @@ static uint32_t admit_bytes(rt_mailbox *mb, const rt_chain *c, uint32_t admitted
         RT_MAILBOX_PAUSE();
         pushed = atomic_load_explicit(&mb->pushed_bytes, memory_order_acquire);
         for (; fit > 0 && pushed - popped + size > b->limit_bytes;
-             fit--, newest = (const rt_message *)newest->link.next)
+             fit--, newest = (rt_message *)newest->link.next)
             size -= newest->n;
         if (fit < k && atomic_load_explicit(&mb->popped_bytes, memory_order_acquire) != popped)
             continue;
         if (fit == 0 || (fit < c->count && b->overflow == RT_OVERFLOW_CLOSE)) return 0;
         if (atomic_compare_exchange_strong_explicit(&mb->pushed_bytes, &pushed, pushed + size,
-                                                    memory_order_relaxed, memory_order_relaxed))
+                                                    memory_order_relaxed, memory_order_relaxed)) {
+            mark_counted(newest, fit);
             return fit;
+        }
     }
 }
 
@@ -208,19 +212,19 @@ static bool passed(const bounds *b) {
            (b->limit_bytes && b->level_bytes > b->limit_bytes);
 }
 
-int rt_mailbox_push_to(rt_mailbox *mb, uint32_t generation, rt_chain *chain,
-                       const rt_room *extra, bool *over) {
+/* Steps 1 and 2 of a box with limits. What is left of the chain is admitted. */
+RT_APART int admit_within(rt_mailbox *mb, uint32_t generation, rt_chain *chain,
+                          enum rt_overflow overflow, const rt_room *extra, bool *over) {
     bounds b;
-    uint32_t n = chain->count, admitted, kept = 0;
-    rt_message *first;
+    uint32_t n = chain->count, admitted, kept;
     int rc;
-    if (n == 0) return RT_OK;
-    read_bounds(mb, &b, extra);
+    read_bounds(mb, overflow, extra, &b);
     rc = admit(mb, generation, n, &b, &admitted);
     if (rc < 0) return rc;
     RT_MAILBOX_PAUSE();
-    if (admitted) kept = admit_bytes(mb, chain, admitted, &b);
-    if (RT_UNLIKELY(kept < n)) {
+    kept = admitted;
+    if (b.limit_bytes && admitted) kept = admit_bytes(mb, chain, admitted, &b);
+    if (kept < n) {
         if (b.overflow == RT_OVERFLOW_CLOSE) {
             give_back(mb, admitted);
             return RT_EFULL;
@@ -231,12 +235,28 @@ int rt_mailbox_push_to(rt_mailbox *mb, uint32_t generation, rt_chain *chain,
         if (kept < admitted) give_back(mb, admitted - kept);
     }
     if (over) *over = b.overflow == RT_OVERFLOW_PAUSE && passed(&b);
-    if (kept == 0) return RT_OK;
-    first = chain->first;
-    rt_pile_push(&mb->pile, &first->link, &chain->last->link);   /* step 3; C */
+    return RT_OK;
+}
+
+int rt_mailbox_push_to(rt_mailbox *mb, uint32_t generation, rt_chain *chain,
+                       const rt_room *extra, bool *over) {
+    uint32_t admitted;
+    int rc;
+    /* Acquire: partner of the release in rt_mailbox_limit; the limits follow. */
+    enum rt_overflow overflow = atomic_load_explicit(&mb->overflow, memory_order_acquire);
+    if (!chain->first) return RT_OK;
+    if (over) *over = false;
+    if (RT_LIKELY(overflow == RT_OVERFLOW_NONE)) {
+        rc = admit(mb, generation, chain->count, NULL, &admitted);
+        RT_MAILBOX_PAUSE();
+    } else {
+        rc = admit_within(mb, generation, chain, overflow, extra, over);
+    }
+    if (rc < 0 || !chain->first) return rc;
+    rt_pile_push(&mb->pile, &chain->first->link, &chain->last->link);   /* step 3; C */
     memset(chain, 0, sizeof *chain);
     RT_MAILBOX_PAUSE();
-    rt_ready_fire(&mb->ready);                                   /* D */
+    rt_ready_fire(&mb->ready);                                          /* D */
     return RT_OK;
 }
 
@@ -249,16 +269,18 @@ rt_message *rt_mailbox_pop(rt_mailbox *mb) {
     rt_link *newest;
     rt_message *m;
     uint32_t popped;
-    uint64_t bytes;
     if (!mb->head && !(mb->head = rt_pile_take(&mb->pile, &newest))) return NULL;
     m = (rt_message *)mb->head;
     mb->head = m->link.next;
     m->link.next = NULL;
     /* The consumer alone writes these; release: partner of admit and admit_bytes,
      * who then see at least the admissions that led to this pop. */
+    if (RT_UNLIKELY(m->counted)) {
+        uint64_t bytes = atomic_load_explicit(&mb->popped_bytes, memory_order_relaxed);
+        atomic_store_explicit(&mb->popped_bytes, bytes + m->n, memory_order_release);
+        m->counted = 0;
+    }
     popped = atomic_load_explicit(&mb->popped, memory_order_relaxed);
-    bytes = atomic_load_explicit(&mb->popped_bytes, memory_order_relaxed);
-    atomic_store_explicit(&mb->popped_bytes, bytes + m->n, memory_order_release);
     atomic_store_explicit(&mb->popped, (uint32_t)((popped + 1) & RT_GATE_COUNT),
                           memory_order_release);
     return m;
@@ -359,9 +381,19 @@ uint32_t rt_mailbox_count(const rt_mailbox *mb) {
     return (uint32_t)((g - popped) & RT_GATE_COUNT);
 }
 
-uint64_t rt_mailbox_bytes(const rt_mailbox *mb) {
+uint64_t rt_mailbox_counted_bytes(const rt_mailbox *mb) {
     uint64_t popped = atomic_load_explicit(&mb->popped_bytes, memory_order_acquire);
     return atomic_load_explicit(&mb->pushed_bytes, memory_order_relaxed) - popped;
+}
+
+uint64_t rt_mailbox_waiting_bytes(const rt_mailbox *mb) {
+    /* Acquire: partner of push; a release sequence, as for take. */
+    const rt_link *from[2] = {
+        mb->head, atomic_load_explicit(&mb->pile.top, memory_order_acquire)};
+    uint64_t bytes = 0;
+    for (int i = 0; i < 2; i++)
+        for (const rt_link *at = from[i]; at; at = at->next) bytes += ((const rt_message *)at)->n;
+    return bytes;
 }
 
 uint32_t rt_mailbox_dropped(const rt_mailbox *mb) {

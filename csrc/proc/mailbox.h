@@ -14,15 +14,20 @@
  *   M3 count - popped = messages admitted and not popped; while it is not 0 the
  *      generation does not change (registry.c releases the slot only then);
  *   M4 with a message limit and DROP or CLOSE that difference never passes it,
- *      but for signals, which have room of their own beyond it.
+ *      but for signals, which have room of their own beyond it;
+ *   M5 pushed_bytes - popped_bytes = bytes of the admitted messages that were pushed
+ *      under a byte limit and not popped. They alone are marked as counted: a box
+ *      without such a limit is spared the exchange.
  *
  * Threads:
  *   operation         | may run with    | needs
  *   push              | everything      | the slot's memory (type-stable)
- *   pop, arm, bind    | push, close     | one consumer at a time
+ *   pop, arm, bind,   | push, close     | one consumer at a time
+ *   waiting_bytes     |                 |
  *   close             | everything      | that the generation is the caller's
- *   count, bytes,     | everything      | nothing (a moment's view)
- *   dropped, closed   |                 |
+ *   count, dropped,   | everything      | nothing (a moment's view)
+ *   counted_bytes,    |                 |
+ *   closed            |                 |
  *   open, fini        | stale pushes    | the owner alone
  * Order: named at each operation in mailbox.c.
  * Limits: bounded by messages or bytes when asked. The count is kept modulo
@@ -55,7 +60,7 @@ typedef struct rt_room {
 typedef struct rt_mailbox {
     rt_pile pile;
     _Atomic uint64_t gate;           /* see above */
-    _Atomic uint64_t pushed_bytes;   /* admitted, wraps */
+    _Atomic uint64_t pushed_bytes;   /* admitted under a byte limit, wraps */
     _Atomic uint64_t dropped;        /* generation << 32 | refused by a limit */
     rt_ready ready;
     _Atomic uint64_t limit_bytes;    /* 0: none */
@@ -94,7 +99,8 @@ bool rt_mailbox_arm(rt_mailbox *mb);
 /* Binds the consumer's notifier (holding it), or NULL. A mark that stands in the
  * old one's list is taken back: look into the box after it. Consumer only. */
 void rt_mailbox_bind(rt_mailbox *mb, rt_notifier *n);
-/* messages, bytes: 0 for none. May change at any time; acts on later pushes. */
+/* messages, bytes: 0 for none. May change at any time; acts on later pushes, and a
+ * byte limit counts only what those bring. */
 void rt_mailbox_limit(rt_mailbox *mb, uint32_t messages, uint64_t bytes,
                       enum rt_overflow overflow);
 /* Refuses further pushes; what was accepted can still be popped. Wakes. */
@@ -103,7 +109,9 @@ bool rt_mailbox_closed(const rt_mailbox *mb);
 /* Closed, and everything accepted has been popped. Consumer only. */
 bool rt_mailbox_done(const rt_mailbox *mb);
 uint32_t rt_mailbox_count(const rt_mailbox *mb);
-uint64_t rt_mailbox_bytes(const rt_mailbox *mb);
+uint64_t rt_mailbox_counted_bytes(const rt_mailbox *mb);    /* see M5 */
+/* Bytes of all messages that pop would find. Looks at each of them. Consumer only. */
+uint64_t rt_mailbox_waiting_bytes(const rt_mailbox *mb);
 uint32_t rt_mailbox_dropped(const rt_mailbox *mb);  /* refused by a limit */
 
 /* For the registry. With `extra` the chain is a signal: it passes the limits by that

@@ -33,6 +33,7 @@ static void append(rt_chain *chain, rt_message *m, rt_block *b, rt_pid target, u
     m->target = target;
     m->n = n;
     m->signal = 0;
+    m->counted = 0;
     if (!chain->first) chain->first = m;
     chain->last = m;
     chain->count++;

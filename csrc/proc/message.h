@@ -31,7 +31,8 @@ typedef struct rt_message {
     rt_block *block;
     rt_pid target;
     uint32_t n;             /* bytes of the term */
-    uint32_t signal;        /* not 0: this node says it, no peer */
+    uint16_t signal;        /* not 0: this node says it, no peer */
+    uint16_t counted;       /* not 0: its bytes stand in its mailbox's account */
 } rt_message;
 
 RT_INLINE uint8_t *rt_message_data(rt_message *m) { return (uint8_t *)(m + 1); }

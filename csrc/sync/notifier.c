@@ -29,9 +29,8 @@
 #include "base/clock.h"
 
 enum { BELL_NEWS = 1, BELL_HUSH = 2 };           /* bits of bell */
-enum { READY_QUEUED = 1, READY_ORPHAN = 2 };     /* bits of rt_ready.state beside the pointer */
 
-#define READY_BITS ((uintptr_t)(READY_QUEUED | READY_ORPHAN))
+#define READY_BITS ((uintptr_t)(RT_READY_QUEUED | RT_READY_ORPHAN))
 /* Fewer forgotten entries than this are left for next() to pass over. */
 #define ORPHANS_MIN 32u
 
@@ -96,8 +95,8 @@ static rt_link *pop_first(rt_notifier *n) {
  * RMW (what it announced is seen after next), releases to rt_ready_idle. */
 static uintptr_t settle(rt_notifier *n, rt_link *l) {
     uintptr_t was = atomic_exchange_explicit(&ready_of(l)->state, 0, memory_order_acq_rel);
-    RT_ASSERT(was & READY_QUEUED);
-    if (was & READY_ORPHAN) n->orphans--;
+    RT_ASSERT(was & RT_READY_QUEUED);
+    if (was & RT_READY_ORPHAN) n->orphans--;
     return was;
 }
 
@@ -138,8 +137,8 @@ void rt_notifier_poke(rt_notifier *n) { ring(n); }
 void rt_notifier_mark(rt_notifier *n, rt_ready *r) {
     /* acq_rel: the caller's news are released to next's exchange, also when the
      * entry stands in the list already and nothing else is to be done. */
-    uintptr_t was = atomic_fetch_or_explicit(&r->state, READY_QUEUED, memory_order_acq_rel);
-    if (was & READY_QUEUED) return;
+    uintptr_t was = atomic_fetch_or_explicit(&r->state, RT_READY_QUEUED, memory_order_acq_rel);
+    if (was & RT_READY_QUEUED) return;
     RT_ASSERT(was == 0 || was == (uintptr_t)n);
     rt_pile_push(&n->pile, &r->link, &r->link);
     ring(n);
@@ -153,7 +152,7 @@ void rt_notifier_arm(rt_notifier *n, rt_ready *r) {
     /* seq_cst: partner of the load in fire. The owner looks for news after this. */
     if (!atomic_compare_exchange_strong_explicit(&r->state, &was, (uintptr_t)n,
                                                  memory_order_seq_cst, memory_order_seq_cst)) {
-        RT_ASSERT((was & READY_QUEUED) || was == (uintptr_t)n);
+        RT_ASSERT((was & RT_READY_QUEUED) || was == (uintptr_t)n);
         rt_notifier_rele(n);
     }
 }
@@ -161,7 +160,7 @@ void rt_notifier_arm(rt_notifier *n, rt_ready *r) {
 bool rt_notifier_disarm(rt_ready *r) {
     uintptr_t was = atomic_load_explicit(&r->state, memory_order_acquire);
     if (was == 0) return true;
-    if (was & READY_QUEUED) return false;
+    if (was & RT_READY_QUEUED) return false;
     /* acquire: partner of mark and fire, when one of them came first. */
     if (!atomic_compare_exchange_strong_explicit(&r->state, &was, 0, memory_order_acq_rel,
                                                  memory_order_acquire))
@@ -170,16 +169,11 @@ bool rt_notifier_disarm(rt_ready *r) {
     return true;
 }
 
-void rt_ready_fire(rt_ready *r) {
-    /* seq_cst: after the caller's seq_cst publication. Either this load comes
-     * later in the one order than arm's exchange and sees the armed state, or
-     * the owner's look after arm sees what was published. */
-    uintptr_t was = atomic_load_explicit(&r->state, memory_order_seq_cst);
+void rt_ready_claim(rt_ready *r, uintptr_t was) {
     rt_notifier *n = (rt_notifier *)was;
-    if (was == 0 || (was & READY_QUEUED)) return;
     /* acq_rel: takes over the count of n that arm left here. A failure means
      * that another has claimed it or that the owner is awake and disarmed it. */
-    if (!atomic_compare_exchange_strong_explicit(&r->state, &was, was | READY_QUEUED,
+    if (!atomic_compare_exchange_strong_explicit(&r->state, &was, was | RT_READY_QUEUED,
                                                  memory_order_acq_rel, memory_order_relaxed))
         return;
     rt_pile_push(&n->pile, &r->link, &r->link);
@@ -192,7 +186,7 @@ rt_ready *rt_notifier_next(rt_notifier *n) {
     pthread_mutex_lock(&n->lock);
     if (!n->first) collect(n);
     while ((l = pop_first(n))) {
-        if (!(settle(n, l) & READY_ORPHAN)) break;
+        if (!(settle(n, l) & RT_READY_ORPHAN)) break;
         if (!n->first) collect(n);
     }
     pthread_mutex_unlock(&n->lock);
@@ -206,7 +200,7 @@ static void purge_locked(rt_notifier *n) {
     while (*at) {
         rt_link *l = *at;
         /* Relaxed: ORPHAN is set under the lock alone. */
-        if (atomic_load_explicit(&ready_of(l)->state, memory_order_relaxed) & READY_ORPHAN) {
+        if (atomic_load_explicit(&ready_of(l)->state, memory_order_relaxed) & RT_READY_ORPHAN) {
             *at = l->next;
             n->count--;
             settle(n, l);
@@ -230,11 +224,11 @@ bool rt_notifier_forget(rt_notifier *n, rt_ready *r) {
     pthread_mutex_lock(&n->lock);
     collect(n);
     s = atomic_load_explicit(&r->state, memory_order_acquire);
-    if ((s & READY_QUEUED) && n->first == &r->link) {
+    if ((s & RT_READY_QUEUED) && n->first == &r->link) {
         settle(n, pop_first(n));
-    } else if ((s & READY_QUEUED) && !(s & READY_ORPHAN)) {
+    } else if ((s & RT_READY_QUEUED) && !(s & RT_READY_ORPHAN)) {
         /* Relaxed: read under the lock. Claimed, so nobody else writes state. */
-        atomic_fetch_or_explicit(&r->state, READY_ORPHAN, memory_order_relaxed);
+        atomic_fetch_or_explicit(&r->state, RT_READY_ORPHAN, memory_order_relaxed);
         n->orphans++;
         /* A pass over the list costs its length: pay it once per many. */
         if (n->orphans >= ORPHANS_MIN && n->orphans >= n->count / 2) purge_locked(n);

@@ -38,6 +38,8 @@
 #include "base/base.h"
 #include "sync/mpsc.h"
 
+enum { RT_READY_QUEUED = 1, RT_READY_ORPHAN = 2 };  /* bits of state beside the pointer */
+
 typedef struct rt_ready {
     rt_link link;
     _Atomic uintptr_t state;    /* 0 is idle: zeroed memory is a good entry */
@@ -77,7 +79,14 @@ void rt_notifier_arm(rt_notifier *n, rt_ready *r);
 bool rt_notifier_disarm(rt_ready *r);
 /* Armed -> claimed, put into its notifier's list, waking. Nothing when it is
  * idle or claimed already. */
-void rt_ready_fire(rt_ready *r);
+void rt_ready_claim(rt_ready *r, uintptr_t armed);  /* for rt_ready_fire, which saw it armed */
+RT_INLINE void rt_ready_fire(rt_ready *r) {
+    /* seq_cst: after the caller's seq_cst publication. Either this load comes
+     * later in the one order than arm's exchange and sees the armed state, or
+     * the owner's look after arm sees what was published. */
+    uintptr_t was = atomic_load_explicit(&r->state, memory_order_seq_cst);
+    if (RT_UNLIKELY(was && !(was & RT_READY_QUEUED))) rt_ready_claim(r, was);
+}
 /* After disarm: takes a claimed entry out of the list of n. True when it is
  * idle now. False when that has to wait (for a thread on its way to push it, or
  * for purge): next() will not give it out any more, and it becomes idle later. */

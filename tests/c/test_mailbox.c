@@ -51,12 +51,12 @@ static void test_fifo(void) {
     CHECK(pop_is(&mb, 0));
     CHECK_INT(push(&mb, 6, 300, 100, NULL), RT_OK);
     CHECK_INT(rt_mailbox_count(&mb), 305);
-    CHECK_INT(rt_mailbox_bytes(&mb), 5 * 8 + 300 * 100);
+    CHECK_INT(rt_mailbox_waiting_bytes(&mb), 5 * 8 + 300 * 100);
     for (uint64_t i = 1; i < 306; i++)
         if (!CHECK(pop_is(&mb, i))) break;
     CHECK(!rt_mailbox_any(&mb) && rt_mailbox_pop(&mb) == NULL);
     CHECK_INT(rt_mailbox_count(&mb), 0);
-    CHECK_INT(rt_mailbox_bytes(&mb), 0);
+    CHECK_INT(rt_mailbox_waiting_bytes(&mb), 0);
     CHECK_INT(push(&mb, 0, 20, 8, NULL), RT_OK);
     CHECK(pop_is(&mb, 0));
     CHECK_INT(push(&mb, 20, 20, 8, NULL), RT_OK);
@@ -93,7 +93,7 @@ static void test_generation(void) {
     CHECK_INT(rt_mailbox_push_to(&mb, 6, &c, NULL, NULL), RT_ENOENT);
     CHECK_INT(rt_mailbox_push_to(&mb, 8, &c, NULL, NULL), RT_ENOENT);
     CHECK_INT(c.count, 1);
-    CHECK_INT(rt_mailbox_count(&mb) + rt_mailbox_bytes(&mb) + rt_mailbox_dropped(&mb), 0);
+    CHECK_INT(rt_mailbox_count(&mb) + rt_mailbox_counted_bytes(&mb) + rt_mailbox_dropped(&mb), 0);
     CHECK_INT(rt_mailbox_push_to(&mb, 7, &c, NULL, NULL), RT_OK);
     push(&mb, 2, 1, 8, NULL);
     CHECK_INT(rt_mailbox_dropped(&mb), 1);
@@ -132,13 +132,14 @@ static void test_drop(void) {
     CHECK_INT(rt_mailbox_count(&mb), 2);
     CHECK_INT(push(&mb, 3, 1, 21, NULL), RT_OK);    /* does not fit */
     CHECK_INT(push(&mb, 4, 1, 20, NULL), RT_OK);    /* fits exactly */
-    CHECK_INT(rt_mailbox_bytes(&mb), 100);
+    CHECK_INT(rt_mailbox_waiting_bytes(&mb), 100);
+    CHECK_INT(rt_mailbox_counted_bytes(&mb), 100);
     CHECK_INT(push(&mb, 5, 2, 500, NULL), RT_OK);
     CHECK(pop_is(&mb, 0) && pop_is(&mb, 1) && pop_is(&mb, 4));
     CHECK_INT(push(&mb, 5, 1, 500, NULL), RT_OK);   /* never fits */
     CHECK(rt_mailbox_pop(&mb) == NULL);
     CHECK_INT(rt_mailbox_dropped(&mb), 5 + 1 + 1 + 2 + 1);
-    CHECK_INT(rt_mailbox_count(&mb) + rt_mailbox_bytes(&mb), 0);
+    CHECK_INT(rt_mailbox_count(&mb) + rt_mailbox_counted_bytes(&mb), 0);
     rt_mailbox_limit(&mb, 2, 50, RT_OVERFLOW_DROP); /* both: the tighter one */
     CHECK_INT(push(&mb, 0, 3, 30, NULL), RT_OK);
     CHECK_INT(rt_mailbox_count(&mb), 1);
@@ -156,7 +157,7 @@ static void test_overflow_close(void) {
     CHECK_INT(push(&mb, 2, 2, 8, NULL), RT_EFULL);
     CHECK_INT(push(&mb, 2, 1, 85, NULL), RT_EFULL);
     CHECK_INT(rt_mailbox_count(&mb), 2);
-    CHECK_INT(rt_mailbox_bytes(&mb), 16);
+    CHECK_INT(rt_mailbox_waiting_bytes(&mb), 16);
     CHECK_INT(push(&mb, 2, 1, 84, NULL), RT_OK);
     CHECK_INT(rt_mailbox_dropped(&mb), 0);
     rt_mailbox_close(&mb);
@@ -194,7 +195,8 @@ static void test_signals(void) {
         CHECK_INT(push(&mb, 0, 1, 50, NULL), RT_OK);
         CHECK_INT(push_signal(&mb, 1, 100), RT_OK);
         CHECK_INT(push_signal(&mb, 2, 8), RT_EFULL);
-        CHECK_INT(rt_mailbox_bytes(&mb), 150);
+        CHECK_INT(rt_mailbox_waiting_bytes(&mb), 150);
+        CHECK_INT(rt_mailbox_counted_bytes(&mb), 150);
         CHECK(pop_is(&mb, 0) && pop_is(&mb, 1));
         rt_mailbox_limit(&mb, UINT32_MAX, 0, policy[i]); /* the largest of both */
         CHECK_INT(push_signal(&mb, 3, 8), RT_OK);
@@ -225,6 +227,54 @@ static void test_pause(void) {
     CHECK_INT(push(&mb, 5, 100, 8, &over), RT_OK);
     CHECK(!over);
     CHECK_INT(rt_mailbox_count(&mb), 105);
+    rt_mailbox_fini(&mb);
+}
+
+/* A byte limit counts what is pushed while it stands: what came before or comes after is
+ * neither counted in nor out, whether it waits in the pile or was taken from it. */
+static void test_bytes_counted_under_a_limit(void) {
+    rt_mailbox mb;
+    bool over = true;
+    open_box(&mb);
+    CHECK_INT(push(&mb, 0, 3, 100, &over), RT_OK);
+    CHECK(pop_is(&mb, 0));                          /* takes the pile: two stand in the head */
+    CHECK_INT(push(&mb, 3, 1, 50, &over), RT_OK);
+    CHECK_INT(rt_mailbox_waiting_bytes(&mb), 250);
+    CHECK_INT(rt_mailbox_counted_bytes(&mb), 0);
+    rt_mailbox_limit(&mb, 0, 20, RT_OVERFLOW_PAUSE);
+    CHECK_INT(push(&mb, 4, 2, 10, &over), RT_OK);
+    CHECK(!over);
+    CHECK_INT(rt_mailbox_counted_bytes(&mb), 20);
+    CHECK_INT(rt_mailbox_waiting_bytes(&mb), 270);
+    rt_mailbox_limit(&mb, 0, 0, RT_OVERFLOW_NONE);
+    CHECK_INT(push(&mb, 6, 2, 1000, &over), RT_OK);
+    CHECK(!over);
+    CHECK(pop_is(&mb, 1) && pop_is(&mb, 2) && pop_is(&mb, 3) && pop_is(&mb, 4));
+    CHECK_INT(rt_mailbox_counted_bytes(&mb), 10);
+    rt_mailbox_limit(&mb, 0, 30, RT_OVERFLOW_DROP);
+    CHECK_INT(push(&mb, 8, 3, 10, NULL), RT_OK);    /* two beside the one of before */
+    CHECK_INT(rt_mailbox_dropped(&mb), 1);
+    CHECK(pop_is(&mb, 5) && pop_is(&mb, 6) && pop_is(&mb, 7));
+    CHECK_INT(rt_mailbox_counted_bytes(&mb), 20);
+    CHECK(pop_is(&mb, 8) && pop_is(&mb, 9));
+    CHECK_INT(rt_mailbox_counted_bytes(&mb) + rt_mailbox_waiting_bytes(&mb), 0);
+    rt_mailbox_fini(&mb);
+}
+
+/* A message that was popped may be pushed again, into a box that does not count. */
+static void test_popped_and_pushed_again(void) {
+    rt_mailbox mb;
+    rt_chain c = {0};
+    rt_message *m;
+    open_box(&mb);
+    rt_mailbox_limit(&mb, 0, 20, RT_OVERFLOW_DROP);
+    CHECK_INT(push(&mb, 0, 1, 10, NULL), RT_OK);
+    m = rt_mailbox_pop(&mb);
+    rt_mailbox_limit(&mb, 0, 0, RT_OVERFLOW_NONE);
+    c = (rt_chain){m, m, 1, m->n};
+    CHECK_INT(rt_mailbox_push(&mb, &c, NULL), RT_OK);
+    CHECK(pop_is(&mb, 0));
+    CHECK_INT(rt_mailbox_counted_bytes(&mb), 0);
     rt_mailbox_fini(&mb);
 }
 
@@ -298,6 +348,7 @@ typedef struct race {
     enum rt_overflow overflow;
     uint32_t limit;
     uint64_t close_after;             /* messages read; 0: closed by the last producer */
+    bool limit_comes_and_goes;        /* of bytes */
     uint64_t rounds;
     _Atomic uint32_t running;
     _Atomic uint64_t accepted;
@@ -356,6 +407,8 @@ static void consume_run(void *arg, unsigned number, stress_random *random) {
         t->read++;
         rt_message_free(m);
         if (t->read == t->close_after) rt_mailbox_close(&t->mb);
+        if (t->limit_comes_and_goes && t->read % 7 == 0)
+            rt_mailbox_limit(&t->mb, 0, t->read % 2 ? 600 : 0, RT_OVERFLOW_DROP);
     }
     CHECK(rt_mailbox_pop(&t->mb) == NULL);
 }
@@ -373,7 +426,7 @@ static void run_race(enum rt_overflow overflow, uint32_t limit, uint64_t close_a
     /* Exactly: what was accepted has been read or was counted as dropped. */
     CHECK_INT(t.read + rt_mailbox_dropped(&t.mb), t.accepted);
     CHECK_INT(rt_mailbox_count(&t.mb), 0);
-    CHECK_INT(rt_mailbox_bytes(&t.mb), 0);
+    CHECK_INT(rt_mailbox_waiting_bytes(&t.mb), 0);
     rt_mailbox_fini(&t.mb);
     rt_notifier_rele(t.n);
     alarm(0);
@@ -389,11 +442,12 @@ static void test_race_full(void) { run_race(RT_OVERFLOW_CLOSE, 20, 0); }
 static void test_race_pause(void) { run_race(RT_OVERFLOW_PAUSE, 20, 0); }
 
 /* The same with a limit of bytes, which gives admissions back. */
-static void run_bytes(enum rt_overflow overflow, uint64_t rounds, uint64_t close_after) {
+static void run_bytes(enum rt_overflow overflow, uint64_t rounds, uint64_t close_after,
+                      bool comes_and_goes) {
     static void (*const run[])(void *, unsigned, stress_random *) = {consume_run, produce_run};
     static const unsigned count[] = {1, PRODUCERS};
     race t = {.overflow = overflow, .close_after = close_after, .rounds = rounds * stress_scale(),
-              .running = PRODUCERS};
+              .limit_comes_and_goes = comes_and_goes, .running = PRODUCERS};
     CHECK_INT(rt_notifier_new(&t.n), RT_OK);
     rt_mailbox_open(&t.mb, (uint32_t)(PID >> 32));
     rt_mailbox_limit(&t.mb, 0, 600, overflow);
@@ -401,21 +455,25 @@ static void run_bytes(enum rt_overflow overflow, uint64_t rounds, uint64_t close
     stress_run(&t, 2, run, count);
     CHECK_INT(t.read + rt_mailbox_dropped(&t.mb), t.accepted);
     CHECK_INT(rt_mailbox_count(&t.mb), 0);
-    CHECK_INT(rt_mailbox_bytes(&t.mb), 0);
+    CHECK_INT(rt_mailbox_counted_bytes(&t.mb), 0);
     rt_mailbox_fini(&t.mb);
     rt_notifier_rele(t.n);
     alarm(0);
 }
 
 static void test_race_bytes(void) {
-    run_bytes(RT_OVERFLOW_DROP, 8000, 4000);
+    run_bytes(RT_OVERFLOW_DROP, 8000, 4000, false);
     /* Often: closing while admissions are on their way back. */
-    for (uint64_t i = 0; i < 100; i++) run_bytes(RT_OVERFLOW_DROP, 50, 1 + i % 40);
+    for (uint64_t i = 0; i < 100; i++) run_bytes(RT_OVERFLOW_DROP, 50, 1 + i % 40, false);
 }
 static void test_race_bytes_full(void) {
-    run_bytes(RT_OVERFLOW_CLOSE, 8000, 4000);
-    for (uint64_t i = 0; i < 100; i++) run_bytes(RT_OVERFLOW_CLOSE, 50, 1 + i % 40);
+    run_bytes(RT_OVERFLOW_CLOSE, 8000, 4000, false);
+    for (uint64_t i = 0; i < 100; i++) run_bytes(RT_OVERFLOW_CLOSE, 50, 1 + i % 40, false);
 }
+
+/* With PAUSE nothing is given back, and each push counts what the others have brought. */
+static void test_race_bytes_pause(void) { run_bytes(RT_OVERFLOW_PAUSE, 8000, 0, false); }
+static void test_race_limit_comes_and_goes(void) { run_bytes(RT_OVERFLOW_DROP, 8000, 0, true); }
 
 /* One message back and forth: each side pushes while the other goes to sleep. */
 typedef struct table_tennis {
@@ -458,6 +516,8 @@ static void test_back_and_forth(void) {
 }
 
 TESTS(test_fifo, test_close, test_generation, test_drop, test_overflow_close, test_signals,
+      test_bytes_counted_under_a_limit, test_popped_and_pushed_again, test_race_bytes_pause,
+      test_race_limit_comes_and_goes,
       test_pause, test_count_wraps, test_arm, test_race, test_race_close, test_race_drop,
       test_race_drop_close, test_race_full, test_race_pause, test_race_bytes,
       test_race_bytes_full, test_back_and_forth)
