@@ -14,6 +14,7 @@
 #include "net/socket.h"
 #include "node/engine.h"
 #include "node/node.h"
+#include "route/multicast.h"
 #include "route/outbound.h"
 #include "route/signal.h"
 #include "term/ident.h"

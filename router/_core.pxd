@@ -66,6 +66,7 @@ cdef extern from "router.h" nogil:
         uint32_t pause_ms_max
         uint32_t inflate_ratio_max
         uint32_t names_max
+        uint32_t multicast_bytes_max
 
     ctypedef struct rt_address:
         pass
@@ -195,6 +196,11 @@ cdef extern from "router.h" nogil:
                           rt_slice object, rt_slice ref)
     int rt_signal_demonitor(rt_route *r, rt_pid self, rt_slice ref)
     void rt_route_set_spawner(rt_route *r, rt_pid pid)
+    void rt_route_set_multicaster(rt_route *r, rt_pid pid)
+    enum:
+        RT_MULTICAST_COPY_BYTES
+    bint rt_multicast_fits(rt_slice term, uint32_t depth_max)
+    int rt_multicast_put(rt_buf *b, rt_slice pids, uint32_t count)
     int rt_signal_spawned(rt_route *r, rt_pid self, rt_peer *peer, rt_slice from_, rt_slice ref,
                           uint32_t flags)
     int rt_signal_not_spawned(rt_route *r, rt_peer *peer, rt_slice from_, rt_slice ref,

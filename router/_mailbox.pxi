@@ -459,6 +459,11 @@ cdef class MailboxCore:
         self.node.need()
         rt_route_set_spawner(self.node.route, self.local if on else 0)
 
+    def _multicast(self):
+        """From now on what peers send here as a multicast goes to the processes it names."""
+        self.node.need()
+        rt_route_set_multicaster(self.node.route, self.local)
+
     def _spawned(self, from_, ref, uint32_t flags):
         """Tells a peer's process that this one was started for its request."""
         self.node.need()

@@ -496,22 +496,25 @@ cdef class NodeCore:
 
     cdef int send_local(self, rt_pid to, list terms, rt_buf *b) except -1:
         """Encoded and decoded like a remote message: a snapshot."""
-        cdef int rc
-        cdef rt_process *p
         for term in terms:
-            p = rt_registry_lookup(self.route.registry, to)
-            if p != NULL and rt_node_box_full(p):
-                raise errors.BufferFull(
-                    "the mailbox is at its limit (overflow='pause'); nothing was queued")
             b.n = 0
             rt_py_encode(self.codec, term, b)
-            rc = rt_route_post(self.route, to, rt_slice_of(b.p, b.n))
-            if rc == RT_ENOENT or rc == RT_ECLOSED:
-                rt_route_undeliverable(self.route, 1)
-            elif rc == RT_EFULL:
-                self.overflowed(to)
-            elif rc < 0:
-                check(rc, "cannot send")
+            self.post(to, rt_slice_of(b.p, b.n))
+        return 0
+
+    cdef int post(self, rt_pid to, rt_slice term) except -1:
+        cdef int rc
+        cdef rt_process *p = rt_registry_lookup(self.route.registry, to)
+        if p != NULL and rt_node_box_full(p):
+            raise errors.BufferFull(
+                "the mailbox is at its limit (overflow='pause'); nothing was queued")
+        rc = rt_route_post(self.route, to, term)
+        if rc == RT_ENOENT or rc == RT_ECLOSED:
+            rt_route_undeliverable(self.route, 1)
+        elif rc == RT_EFULL:
+            self.overflowed(to)
+        elif rc < 0:
+            check(rc, "cannot send")
         return 0
 
     cdef int overflowed(self, rt_pid to) except -1:
@@ -601,10 +604,97 @@ cdef class NodeCore:
         try:
             self.send_list(dest, items, sender)
         finally:
-            if self.credit and self.ptr != NULL:
-                rt_node_flush(self.ptr)
-                self.credit = False
-                self.credit_turn = rt_node_turns(self.ptr)
+            self.spend_credit()
+
+    cdef int spend_credit(self) except -1:
+        """Writes what was queued at once, if this is the first that is sent in this turn."""
+        if self.credit and self.ptr != NULL:
+            rt_node_flush(self.ptr)
+            self.credit = False
+            self.credit_turn = rt_node_turns(self.ptr)
+        return 0
+
+    # one term to many -------------------------------------------------------
+
+    def _canonical(self, pids):
+        """The external terms of pids, one after the other."""
+        cdef size_t n
+        cdef const uint8_t *p
+        cdef list parts = []
+        for pid in pids:
+            p = rt_py_ident_bytes(pid, &n)
+            parts.append(p[:n])
+        return b"".join(parts)
+
+    def _broadcast(self, pids, casts, term, sender):
+        """Sends `term`, encoded once, to each of `pids`, and along `casts`.
+
+        A cast: (the multicaster of a router node, processes there, these as `_canonical` has
+        them, how many bytes its copies may take together). To how many it was sent; raises
+        BufferFull when all others have it.
+        """
+        cdef rt_buf body
+        cdef bytes members
+        cdef Py_ssize_t sent = 0, at, count, most, size
+        if not self.is_running:
+            self.need()
+        sender = self.sender_pid(sender)
+        memset(&body, 0, sizeof(body))
+        full = None
+        direct = list(pids)
+        try:
+            rt_py_encode(self.codec, term, &body)
+            fits = casts and rt_multicast_fits(rt_slice_of(body.p, body.n),
+                                               self.route.limits.term_depth_max)
+            for to, there, members, bytes_max in casts:
+                most = bytes_max // (body.n + RT_MULTICAST_COPY_BYTES)
+                if most < 2 or not fits:
+                    direct += there
+                    continue
+                size = len(members) // len(there)  # of one node: all have the same
+                for at in range(0, len(there), most):
+                    count = min(most, len(there) - at)
+                    try:
+                        self.send_copy(to, rt_slice_of(<const uint8_t *>members + at * size,
+                                                       count * size), <uint32_t>count, &body, sender)
+                        sent += count
+                    except errors.BufferFull as e:
+                        full = e
+            for to in direct:
+                try:
+                    self.send_copy(to, rt_slice_of(NULL, 0), 0, &body, sender)
+                    sent += 1
+                except errors.BufferFull as e:
+                    full = e
+        finally:
+            rt_buf_fini(&body)
+            self.spend_credit()
+        if full is not None:
+            raise errors.BufferFull(f"{sent} of the group have it; the others: {full}") from full
+        return sent
+
+    cdef int send_copy(self, object to, rt_slice members, uint32_t count, rt_buf *body,
+                       object sender) except -1:
+        cdef rt_buf own
+        cdef rt_buf *b = self.take_scratch(&own)
+        cdef rt_slice ident
+        cdef rt_pid local
+        cdef Peer peer
+        try:
+            peer = self.begin(b, to, sender)
+            if peer is None:
+                ident.p = rt_py_ident_bytes(to, &ident.n)
+                if rt_route_local(self.route, ident, &local) < 0:
+                    rt_route_undeliverable(self.route, 1)
+                    return 0
+                return self.post(local, rt_slice_of(body.p, body.n))
+            if count:
+                check(rt_multicast_put(b, members, count), "cannot send")
+            check(rt_buf_put(b, body.p, body.n), "cannot send")
+            self.end(b, 0)
+            return self.put(peer, rt_slice_of(b.p, b.n), False)
+        finally:
+            self.give_scratch(b)
 
     # references -----------------------------------------------------------
 

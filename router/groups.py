@@ -21,11 +21,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from router.errors import BufferFull, RouterError
-from router.etf import Atom, Codec, Pid, Reference
+from router.errors import RouterError
+from router.etf import Atom, Codec, FrozenList, ImproperList, Map, Pid, Reference
 from router.mailbox import Mailbox
 
 if TYPE_CHECKING:
+    from router._multicast import Multicaster, Routes
     from router.node import Node
 
 __all__ = ["ProcessGroups"]
@@ -34,6 +35,8 @@ log = logging.getLogger("router")
 
 DISCOVER, SYNC, JOIN, LEAVE = Atom("discover"), Atom("sync"), Atom("join"), Atom("leave")
 GEN_CAST = Atom("$gen_cast")
+MAP_TAG = 116
+"""The byte a map begins with in external form; other bytes may be the same."""
 
 SEARCH_SECONDS_MIN, SEARCH_SECONDS_MAX = 1.0, 60.0
 """Between two questions to a node whose scope has not answered."""
@@ -43,12 +46,14 @@ Members = Counter[Pid]
 
 
 class _Group:
-    __slots__ = ("everyone", "local", "term")
+    __slots__ = ("everyone", "local", "routes", "term")
 
     def __init__(self, term: Any) -> None:
         self.term = term
         self.local: Members = Counter()
         self.everyone: Members = Counter()
+        self.routes: tuple[tuple[Multicaster, int], Routes] | None = None
+        """Of a broadcast, and when that was; None when members have come or gone since."""
 
 
 class _Peer:
@@ -67,9 +72,8 @@ class ProcessGroups:
     """The groups of one scope. Made by `Node.pg`; used on the loop that made it.
 
     A group is any term and exists while it has members. What a group is called compares as in
-    Erlang: `Atom("x")` and `"x"`, `1` and `1.0` are different groups. (A map is the same group
-    when its keys come in the same order.) Members leave when they end, and those of a node
-    when the connection with it does.
+    Erlang: `Atom("x")` and `"x"`, `1` and `1.0` are different groups. Members leave when they
+    end, and those of a node when the connection with it does.
     """
 
     def __init__(self, node: Node, scope: str, codec: Codec | None) -> None:
@@ -88,6 +92,7 @@ class ProcessGroups:
         self._box = node.mailbox(scope)
         self._scope = Atom(scope)
         try:
+            node._multicaster()
             self._box.on_messages(self._arrived)
             node.monitor_nodes(self._box)
             for name in node.nodes():
@@ -167,18 +172,19 @@ class ProcessGroups:
     def broadcast(self, group: Any, term: Any, *, sender: Mailbox | Pid | None = None) -> int:
         """Sends `term` to every member; to how many.
 
-        Raises BufferFull after all others have had it, when the buffer of some peer is full.
+        It is encoded once, and a router node that has several members gets one message for
+        them all. Raises BufferFull after all others have had it, when the buffer of some peer
+        is full.
         """
-        sent, full = 0, None
-        for pid in self.members(group):
-            try:
-                self._node.send(pid, term, sender=sender)
-                sent += 1
-            except BufferFull as e:
-                full = e
-        if full is not None:
-            raise BufferFull(f"{sent} of the group have it; the others: {full}") from full
-        return sent
+        self._need()
+        found = self._groups.get(self._key(group))
+        if found is None:
+            return 0
+        caster = self._node._multicaster()
+        when = caster, caster.changes
+        if found.routes is None or found.routes[0] != when:
+            found.routes = when, caster.route(list(found.everyone.elements()))
+        return self._node._broadcast(*found.routes[1], term, sender)
 
     # watching ---------------------------------------------------------------------------
 
@@ -215,7 +221,9 @@ class ProcessGroups:
             try:
                 self._handle(term)
             except (RouterError, TypeError, ValueError) as e:
-                # A peer's mistake, or a node that stops. Nothing of it has been done.
+                if not self._node.running:
+                    return
+                # A peer's mistake. Nothing of it has been done.
                 log.warning("%r: cannot take %r: %s", self, term, e)
 
     def _handle(self, term: Any) -> None:
@@ -333,6 +341,7 @@ class ProcessGroups:
         if group is None:
             group = self._groups[key] = _Group(term)
         group.everyone.update(pids)
+        group.routes = None
         if local:
             group.local.update(pids)
         self._notify(JOIN, key, group.term, pids)
@@ -341,6 +350,7 @@ class ProcessGroups:
         group = self._groups.get(key)
         if group is None or not members:
             return
+        group.routes = None
         for held in (group.everyone, group.local) if local else (group.everyone,):
             for pid, times in members.items():
                 held[pid] -= times
@@ -383,7 +393,10 @@ class ProcessGroups:
         self._node._send_or_part(dest, term, self._box)
 
     def _key(self, group: Any) -> bytes:
-        return self._codec.encode(group)
+        key = self._codec.encode(group)
+        if MAP_TAG not in key or isinstance(group, str | bytes):  # for sure there is no map in it
+            return key
+        return self._codec.encode(_in_order(group, self._codec))
 
     def _pids(self, members: Mailbox | Pid | Iterable[Mailbox | Pid]) -> list[Pid]:
         several = [members] if isinstance(members, (Mailbox, Pid)) else list(members)
@@ -398,6 +411,20 @@ class ProcessGroups:
     def _need(self) -> None:
         if self._box.closed:
             raise RouterError(f"{self!r} has ended")
+
+
+def _in_order(term: Any, codec: Codec) -> Any:
+    """The same term with the keys of its maps in the order of their bytes."""
+    if isinstance(term, dict | Map):
+        pairs = [(_in_order(k, codec), _in_order(v, codec)) for k, v in term.items()]
+        pairs.sort(key=lambda pair: codec.encode(pair[0]))
+        return type(term)(pairs)
+    if type(term) in (tuple, list, FrozenList):
+        return type(term)([_in_order(item, codec) for item in term])
+    if isinstance(term, ImproperList):
+        items = [_in_order(item, codec) for item in term.items]
+        return ImproperList(items, _in_order(term.tail, codec))
+    return term
 
 
 def _listed(pids: Any) -> list[Pid]:

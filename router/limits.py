@@ -51,6 +51,9 @@ class Limits:
     """A compressed term's size over its compressed size."""
     names_max: int = 1 << 20
     """Registered names; also of the embedded port mapper."""
+    multicast_bytes_max: int = 16 << 20
+    """Copies that one broadcast from a peer makes for processes of this node, together; more
+    closes that connection. Peers are told, and ask for no more."""
 
     def __post_init__(self) -> None:
         for f in fields(self):

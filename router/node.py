@@ -13,6 +13,7 @@ from router import _calls, _core
 from router._arguments import cookie_bytes, epmd_port_of, listen_on, name_ok
 from router._connecting import Resolver
 from router._life import LivingNode
+from router._multicast import Multicaster
 from router.errors import RouterError
 from router.etf import Codec, Pid, Reference
 from router.global_names import GlobalNames
@@ -114,6 +115,7 @@ class Node(LivingNode):
         self._named_mark = _NAMED_MARK
         self._exposed: dict[tuple[str, str], Callable[..., Any]] = {}
         self._scopes: dict[str, ProcessGroups] = {}
+        self._casting: Multicaster | None = None
         self._kept: dict[str, Kept] = {}
         self.refused_calls = 0
         """Calls of peers to functions that are not exposed; each was answered `undef`."""
@@ -433,6 +435,14 @@ class Node(LivingNode):
         if found is None:
             found = self._scopes[scope] = ProcessGroups(self, scope, self._codec)
         return found
+
+    def _multicaster(self) -> Multicaster:
+        if self._casting is not None and self._casting.stale:
+            self._casting.close()
+            self._casting = None
+        if self._casting is None:
+            self._casting = Multicaster(self, self._config["limits"]["multicast_bytes_max"])
+        return self._casting
 
     # looking in ---------------------------------------------------------------------------
 

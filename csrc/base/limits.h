@@ -35,6 +35,7 @@ typedef struct rt_limits {
     uint32_t pause_ms_max;
     uint32_t inflate_ratio_max;          /* compressed terms: output over input */
     uint32_t names_max;                  /* registered names; also in the embedded port mapper */
+    uint32_t multicast_bytes_max;        /* copies that one packet makes, together */
 } rt_limits;
 
 #define RT_LIMITS_DEFAULT                                               \
@@ -47,7 +48,7 @@ typedef struct rt_limits {
         .processes_max = 1u << 24, .spill_bytes_max = 16u << 20,        \
         .signals_max = 65536,                                           \
         .pause_ms_max = 5000, .inflate_ratio_max = 1100,                \
-        .names_max = 1u << 20                                           \
+        .names_max = 1u << 20, .multicast_bytes_max = 16u << 20         \
     }
 
 static inline rt_limits rt_limits_default(void)

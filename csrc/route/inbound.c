@@ -6,6 +6,7 @@
 #include "dist/control.h"
 #include "dist/fragments.h"
 #include "dist/frame.h"
+#include "route/multicast.h"
 #include "route/outbound.h"
 #include "route/relay.h"
 #include "route/signal.h"
@@ -73,7 +74,7 @@ static bool take_over(rt_inbound *in, rt_pid to, rt_slice payload)
 }
 
 /* Gathers a message for a local process. */
-static int deliver(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
+static int gather(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
 {
     if (!rt_registry_lookup(in->route->registry, to)) {
         count(&peer->count.dropped_in, 1);
@@ -90,6 +91,33 @@ static int deliver(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
     in->chain_to = to;
     in->chain_from = peer;
     return RT_OK;
+}
+
+/* A copy for each. A member that is the multicaster gets an ordinary message: copies do not
+ * make copies. */
+static int multicast(rt_inbound *in, rt_peer *peer, rt_multicast *m)
+{
+    int rc = RT_OK;
+    uint64_t each = m->term.n + RT_MULTICAST_COPY_BYTES;
+    if (m->count > in->route->limits.multicast_bytes_max / each) return RT_ELIMIT;
+    /* One message has been counted. */
+    if (m->count) count(&peer->count.messages_in, m->count - 1);
+    while (m->count && rc == RT_OK) {
+        rt_pid to = rt_multicast_next(m, in->route);
+        if (to) rc = gather(in, peer, to, m->term);
+        else count(&peer->count.dropped_in, 1);
+    }
+    return rc;
+}
+
+static int deliver(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
+{
+    rt_multicast m;
+    /* relaxed: as the spawner */
+    rt_pid multicaster = atomic_load_explicit(&in->route->multicaster, memory_order_relaxed);
+    if (RT_UNLIKELY(to == multicaster) && rt_multicast_read(payload, &m))
+        return multicast(in, peer, &m);
+    return gather(in, peer, to, payload);
 }
 
 /* The canonical form of an identifier, in one of two scratch places. */

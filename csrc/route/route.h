@@ -25,6 +25,7 @@ struct rt_route {
     _Atomic uint64_t unlink_ids; /* the last one given out */
     _Atomic uint64_t undeliverable; /* local sends to nobody */
     _Atomic rt_pid spawner;      /* who answers spawn requests; 0: nobody, then it is notsup */
+    _Atomic rt_pid multicaster;  /* see multicast.h; 0: there is none */
     bool relay;                  /* forward what is for other nodes */
     /* Something was queued for the peer: see that it gets written. Any thread. */
     void (*kick)(rt_route *r, rt_peer *p);
@@ -50,6 +51,11 @@ RT_INLINE void rt_route_set_spawner(rt_route *r, rt_pid pid)
 {
     /* relaxed: a pid on its own, looked up by whoever reads it */
     atomic_store_explicit(&r->spawner, pid, memory_order_relaxed);
+}
+RT_INLINE void rt_route_set_multicaster(rt_route *r, rt_pid pid)
+{
+    /* relaxed: as the spawner */
+    atomic_store_explicit(&r->multicaster, pid, memory_order_relaxed);
 }
 /* Counts what was sent to a local process that does not exist. */
 void rt_route_undeliverable(rt_route *r, uint64_t n);

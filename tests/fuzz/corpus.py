@@ -238,6 +238,10 @@ def inbound_messages() -> Iterator[tuple[bytes, bytes]]:
         yield control(28, pid(91), to, ref(word)), atom(b"noproc")
         yield control(31, ref(word), to, small(3), pid(92)), b""
         yield control(31, ref(word), to, small(0), atom(b"badarg")), b""
+    members = b"".join([pid(1, OURS), pid(3, OURS), pid(4, OURS), pid(1)])
+    for count in (4, 3):  # the second is no list of pids
+        listed = b"l" + struct.pack(">I", count) + members + b"j"
+        yield control(22, peer, pid(4, OURS)), b"h\3" + atom(b"multicast") + listed + term
     leader, mfa = pid(60), b"h\3" + atom(b"m") + atom(b"f") + small(0)
     yield control(29, ref(4, node=THEIRS), peer, leader, mfa, b"j"), b"j"
     yield control(37, small(8), peer, atom(b"box")), term

@@ -128,6 +128,7 @@ static void open_node(node *n, uint64_t flags) {
                                        n->at[i]->self) == RT_OK);
     }
     atomic_fetch_or(&n->at[1]->flags, RT_PROCESS_TRAP_EXIT);
+    rt_route_set_multicaster(r, n->at[4]->self);
     rt_mailbox_limit(&n->at[2]->mailbox, 2, 0, RT_OVERFLOW_CLOSE);
     rt_mailbox_limit(&n->at[3]->mailbox, 2, 64, RT_OVERFLOW_PAUSE);
     n->peer = connected(n, TEXT("first@127.0.0.1"), flags);

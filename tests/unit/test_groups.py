@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import pytest
 
 import router
-from router import Atom, Node, Pid
+from router import Atom, Mailbox, Node, Pid, etf
+from router._multicast import NAME
+from router.etf import FrozenList, ImproperList, Map
 from router.groups import ProcessGroups
+from router.limits import Limits
 
 from .conftest import Pair, new_name, until
 
@@ -77,6 +81,175 @@ async def test_bad_arguments(pair: Pair) -> None:
 def test_without_a_loop_it_says_so() -> None:
     with Node(new_name(), cookie="c", epmd="none") as node, pytest.raises(RuntimeError):
         node.pg()
+
+
+def sent(node: Node, to: Node) -> int:
+    """Messages that `node` has sent to a peer."""
+    rows = node.stats()
+    return int(rows[rows["peer"] == to.name]["messages_out"][0])
+
+
+async def members_at(there: Node, here: Node, count: int) -> list[Mailbox]:
+    """So many processes of `there` in the group "g", of which `here` knows."""
+    boxes = [there.mailbox() for _ in range(count)]
+    there.pg().join("g", boxes)
+    await until(lambda: len(here.pg().members("g")) == count)
+    await until(lambda: there.name in here._multicaster().known())
+    return boxes
+
+
+async def test_a_broadcast_is_one_message_for_a_router_node(pair: Pair, loop_kind: str) -> None:
+    """In the place where its sender put it among others, in every kind and size."""
+    async with pair() as (a, b):
+        await a.connect(b.name)
+        sender, boxes = a.mailbox(), await members_at(b, a, 5)
+        deepest: Any = []
+        for _ in range(Limits().term_depth_max):
+            deepest = [deepest]
+        for number, (term, messages) in enumerate(
+            [(([3], {1: b"x"}), 1), (b"large" * 50_000, 1), (deepest[0], 1), (deepest, 5)]
+        ):
+            before = sent(a, b)
+            for box in boxes:
+                a.send(box.pid, (1, number), sender=sender)
+            assert a.pg().broadcast("g", term, sender=sender) == 5
+            for box in boxes:
+                a.send(box.pid, (2, number), sender=sender)
+            assert sent(a, b) - before == messages + 10
+            for box in boxes:
+                got = [await box.receive(SECONDS) for _ in range(3)]
+                assert got[0] == (1, number) and got[2] == (2, number)
+                assert etf.encode(got[1]) == etf.encode(term)
+        boxes[0].close()  # those that have ended meanwhile count as sent, as with `send`
+        assert a.pg().broadcast("g", 1) == 5
+        assert [await box.receive(SECONDS) for box in boxes[1:]] == [1, 1, 1, 1]
+        await until(lambda: len(a.pg().members("g")) == 4)
+        assert b.stats()[0]["dropped_in"] == 1
+
+
+@pytest.mark.parametrize(("room", "messages"), [(5 * 164, 1), (4 * 164, 2), (2 * 164, 3), (163, 5)])
+async def test_a_broadcast_asks_for_no_more_copies_than_a_peer_makes(
+    pair: Pair, options: dict[str, Any], room: int, messages: int
+) -> None:
+    """A copy counts 64 bytes beside its term's; the last that is left goes alone."""
+    limits = {"multicast_bytes_max": room}
+    async with Node(new_name(), **options) as a, Node(new_name(), limits=limits, **options) as b:
+        await a.connect(b.name)
+        boxes = await members_at(b, a, 5)
+        before = sent(a, b)
+        assert a.pg().broadcast("g", b"x" * 95) == 5  # 100 bytes as a term
+        assert sent(a, b) - before == messages
+        for box in boxes:
+            assert await box.receive(SECONDS) == b"x" * 95
+
+
+async def test_a_broadcast_to_a_node_that_makes_no_copies(pair: Pair) -> None:
+    """It has stopped making them, or lives again under the same name."""
+    async with pair() as (a, b):
+        await a.connect(b.name)
+        boxes = await members_at(b, a, 3)
+        b._multicaster().close()
+        await until(lambda: not a._multicaster().known())
+        before = sent(a, b)
+        assert a.pg().broadcast("g", 7) == 3
+        assert sent(a, b) - before == 3
+        assert [await box.receive(SECONDS) for box in boxes] == [7, 7, 7]
+        name, options = b.name, {"cookie": "secret", "epmd_port": b._config["epmd_port"]}
+        await b.stop()
+        await until(lambda: not a.pg().members("g"))
+        async with Node(name, **options) as again:
+            await a.connect(name)
+            boxes = await members_at(again, a, 3)
+            before = sent(a, again)
+            assert a.pg().broadcast("g", 8) == 3
+            assert sent(a, again) - before == 1
+            assert [await box.receive(SECONDS) for box in boxes] == [8, 8, 8]
+
+
+async def test_a_broadcast_to_a_full_box_reaches_the_others(pair: Pair) -> None:
+    async with pair() as (a, b):
+        await a.connect(b.name)
+        boxes = await members_at(b, a, 2)
+        full, other = a.mailbox(limit=1, overflow="pause"), a.mailbox()
+        a.pg().join("g", [full, other])
+        assert a.pg().broadcast("g", 1) == 4
+        with pytest.raises(router.BufferFull, match="3 of the group have it"):
+            a.pg().broadcast("g", 2)
+        for box in [other, *boxes]:
+            assert await box.receive_many(2, SECONDS) == [1, 2]
+        assert await full.receive(SECONDS) == 1 and full.waiting == 0
+        with pytest.raises(router.EncodeError):
+            a.pg().broadcast("g", object())
+
+
+async def test_a_multicaster_does_not_mind_what_it_does_not_know(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with pair() as (a, b):
+        await a.connect(b.name)
+        await members_at(b, a, 2)
+        box, known = b.mailbox(), a._multicaster().known()
+        with caplog.at_level(logging.WARNING, "router"):
+            for bad in (1, (Atom("multicast_hello"), 1, 1), (Atom("multicast_hello"), box.pid)):
+                b.send((NAME, a.name), bad)
+            b.send((NAME, a.name), (Atom("multicast_hello"), Pid(a.name, 1, 1, 1), 1), sender=box)
+            b.send((NAME, a.name), (Atom("multicast_hello"), box.pid, 5000))
+            welcome = await box.receive(SECONDS)
+        assert welcome[:1] == ("multicast_welcome",) and welcome[2] == Limits().multicast_bytes_max
+        assert len([r for r in caplog.records if "does not know" in r.getMessage()]) == 3
+        assert a._multicaster().known() == known == {b.name}
+        box.close()  # the last one that it heard of
+        await until(lambda: not a._multicaster().known())
+
+
+async def test_a_name_that_is_taken_ends_no_scope_halfway(pair: Pair) -> None:
+    async with pair() as (a, _):
+        taken = a.mailbox(NAME)
+        with pytest.raises(router.NameTaken, match=NAME):
+            a.pg()
+        assert a.whereis("pg") is None
+        taken.close()
+        assert a.pg().groups() == []
+
+
+def test_a_second_loop_makes_copies_anew() -> None:
+    with Node(new_name(), cookie="c", epmd="none") as node:
+
+        async def members() -> int:
+            box = node.mailbox()
+            node.pg().join("g", [box, box])
+            assert node.pg().broadcast("g", 3) == 2
+            return sum(await box.receive_many(2, SECONDS))
+
+        assert asyncio.run(members()) == asyncio.run(members()) == 6
+
+
+async def test_a_map_names_the_same_group_whatever_its_order(pair: Pair) -> None:
+    def names(reverse: bool) -> list[Any]:
+        step = -1 if reverse else 1
+        inner = Map([(3, "x"), (4, "y")][::step])
+        pairs = [("t", 1), (2, inner), ((5,), 6)][::step]
+        one, key = dict(pairs), Map(pairs)
+        return [
+            one, key, (Atom("room"), one), [one, "t"], ImproperList([one], one),
+            dict([(key, 1), ((FrozenList([key]),), 2)][::step]), (Atom("t"), "t", 116),
+        ]  # fmt: skip
+
+    async with pair() as (a, b):
+        await a.connect(b.name)
+        here, there = a.pg(), b.pg()
+        box, other = a.mailbox(), b.mailbox()
+        for one, same in zip(names(False), names(True), strict=True):
+            here.join(one, box)
+            await until(lambda one=one: there.members(one) == [box.pid])
+            there.join(same, other)
+            await until(lambda one=one: len(here.members(one)) == 2)
+            assert here.members(same) == there.members(one) == there.members(same)
+            here.leave(same, box)
+            there.leave(one, other)
+            await until(lambda: not here.groups() and not there.groups())
+        here.join({1: 2}, box)
+        assert here.members({1: 3}) == here.members({1.0: 2}) == here.members({2: 1}) == []
 
 
 async def test_bad_messages_do_no_harm(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
