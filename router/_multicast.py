@@ -22,7 +22,6 @@ from router.errors import RouterError
 from router.etf import Atom, Pid, Reference
 
 if TYPE_CHECKING:
-    from router.mailbox import Mailbox
     from router.node import Node
 
 __all__ = ["NAME", "Multicaster"]
