@@ -157,6 +157,7 @@ cdef extern from "router.h" nogil:
     int rt_relations_add(rt_relations *r, const rt_relation *rel)
     int rt_relations_remove_ref(rt_relations *r, rt_relation_kind kind, rt_slice ref,
                                 rt_relation **out)
+    rt_pid rt_relations_find_ref(rt_relations *r, rt_relation_kind kind, rt_slice ref)
     rt_pid rt_relations_reach(rt_relations *r, rt_slice ref)
     uint32_t rt_relations_count(const rt_relations *r)
 

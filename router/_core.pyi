@@ -436,7 +436,7 @@ class MailboxCore:
         """A Reference that others may send to in place of the pid."""
 
     def unalias(self, ref: Reference) -> bool:
-        """Ends an alias. True when it stood."""
+        """Ends an alias of this process. True when it stood; False when it is another's."""
 
 # ---- the registry alone (_registry.pxi) ----
 

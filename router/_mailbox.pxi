@@ -442,13 +442,15 @@ cdef class MailboxCore:
         return ref
 
     def unalias(self, ref):
-        """Ends an alias. True when it stood."""
+        """Ends an alias of this process. True when it stood; False when it is another's."""
         if not rt_py_is_ref(ref):
             raise TypeError(f"unalias takes a Reference, not {type(ref).__name__}")
         if self.node.ptr == NULL:
             return False
-        return rt_relations_remove_ref(self.node.route.relations, RT_REL_ALIAS,
-                                       self.bytes_of(ref), NULL) == RT_OK
+        cdef rt_slice found = self.bytes_of(ref)
+        cdef rt_relations *relations = self.node.route.relations
+        return (rt_relations_find_ref(relations, RT_REL_ALIAS, found) == self.local
+                and rt_relations_remove_ref(relations, RT_REL_ALIAS, found, NULL) == RT_OK)
 
     def _watch_nodes(self, bint on):
         self.node.need()

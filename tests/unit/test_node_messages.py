@@ -25,6 +25,7 @@ async def test_by_pid_by_name_and_by_alias(pair: Pair, loop_kind: str, engine: s
         ref = box.alias()
         b.send(ref, b"by alias")
         assert await box.receive(5) == b"by alias"
+        assert not a.mailbox().unalias(ref)  # another's
         assert box.unalias(ref)
         assert not box.unalias(ref)
         b.send(ref, "too late")

@@ -1,0 +1,444 @@
+"""Erlang as the oracle: the same play with two Erlang nodes, and with one of them replaced by ours.
+
+A play is a list of steps for puppets on both nodes (erl/puppet.erl tells which). Its trace says
+after each step what everybody was sent, who lives, and who is tied to whom. Pids, references and
+node names are given names in it, and nothing else is changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from conftest import LONG
+from fault.proxy import Faults, Proxy, Way
+from interop.erlang import Epmd, ErlangNode, Nodes, Otp
+from interop.puppets import Puppets
+from interop.talk import answer, eventually, names, registered, separated
+from router import Atom, Node, etf
+
+Step = tuple[Any, ...]
+
+SCHEDULES = 10_000 if LONG else 100
+BATCH = 10
+STEPS = 14
+CUT: Step = (Atom("cut"),)
+"""The connection is ended here; what comes after makes it again."""
+
+
+WAIT: Step = (Atom("wait"),)
+
+
+def a(*words: str) -> Any:
+    """Atoms: one alone, several as a tuple."""
+    made = tuple(Atom(word) for word in words)
+    return made if len(made) > 1 else made[0]
+
+
+def pid(who: str) -> Step:
+    return a("pid", who)
+
+
+def ref(label: str) -> Step:
+    return a("ref", label)
+
+
+def new(who: str, name: Any = None) -> Step:
+    where = Atom(who[0])
+    return (Atom("new"), Atom(who), where, Atom("none") if name is None else name)
+
+
+def do(who: str, *what: Any, label: str | None = None) -> Step:
+    said = what if len(what) > 1 else what[0]
+    return (Atom("do"), Atom(who), said, *([] if label is None else [Atom(label)]))
+
+
+def tell(who: str, *what: Any) -> Step:
+    return (Atom("tell"), Atom(who), what)
+
+
+TRAP, LINK, UNLINK = Atom("trap"), Atom("link"), Atom("unlink")
+MONITOR, DEMONITOR, EXIT, SEND = Atom("monitor"), Atom("demonitor"), Atom("exit"), Atom("send")
+STOP, BURST, UNALIAS, CALL = Atom("stop"), Atom("burst"), Atom("unalias"), Atom("call")
+ALIAS, ALIAS_ONCE = Atom("alias"), Atom("alias_once")
+REASONS: list[Any] = [
+    Atom("normal"), Atom("shutdown"), (Atom("shutdown"), 1), Atom("kill"), Atom("killed"),
+    Atom("bye"), b"text", [1, {Atom("k"): 2.5}],
+]  # fmt: skip
+
+
+def both(*steps: Step) -> list[list[Step]]:
+    """The steps, and the same with the two nodes' puppets in each other's place."""
+    return [list(steps), [_mirrored(step) for step in steps]]
+
+
+def _mirrored(term: Any) -> Any:
+    if isinstance(term, Atom) and term[0] in "ds" and (len(term) == 1 or term[1:].isdigit()):
+        return Atom({"d": "s", "s": "d"}[term[0]] + term[1:])
+    if isinstance(term, tuple | list):
+        return type(term)(_mirrored(item) for item in term)
+    return term
+
+
+def ends(*prepare: Step) -> list[list[Step]]:
+    """d1 and s1 after `prepare`, and s1 ends in each way; then once by a cut."""
+    start = [new("d1"), new("s1"), *prepare]
+    plays = []
+    for reason in REASONS:
+        plays += both(*start, tell("s1", STOP, reason), WAIT)
+        plays += both(*start, do("d1", EXIT, pid("s1"), reason), WAIT)
+    return plays + both(*start, CUT, do("d1", SEND, pid("s1"), 1), do("s1", SEND, pid("d1"), 2))
+
+
+SCENARIOS: dict[str, list[list[Step]]] = {
+    "links": ends(do("d1", LINK, pid("s1"))),
+    "trapped links": ends(do("d1", TRAP, True), do("s1", TRAP, True), do("s1", LINK, pid("d1"))),
+    "links from both sides": ends(
+        do("d1", TRAP, True), do("d1", LINK, pid("s1")), do("s1", LINK, pid("d1"))
+    ),
+    "links taken away": ends(
+        do("d1", TRAP, True), do("d1", LINK, pid("s1")), do("s1", UNLINK, pid("d1"))
+    ),
+    "links anew": ends(
+        do("d1", TRAP, True), do("d1", LINK, pid("s1")), do("d1", UNLINK, pid("s1")),
+        do("s1", LINK, pid("d1")),
+    ),
+    "monitors": ends(
+        do("d1", MONITOR, pid("s1"), label="r1"), do("d1", MONITOR, pid("s1"), label="r2")
+    ),
+    "monitors taken away": ends(
+        do("d1", MONITOR, pid("s1"), label="r1"), do("d1", MONITOR, pid("s1"), label="r2"),
+        do("d1", DEMONITOR, ref("r1")), do("d1", DEMONITOR, ref("r1")),
+    ),
+    "monitors of names": both(
+        new("d1"), new("s1", Atom("clerk")),
+        do("d1", MONITOR, a("named", "clerk", "s"), label="r1"),
+        do("d1", MONITOR, a("named", "nobody", "s"), label="r2"),
+        do("d1", SEND, a("named", "clerk", "s"), 5), do("d1", SEND, a("named", "nobody", "s"), 6),
+        tell("s1", STOP, Atom("bye")), do("d1", MONITOR, a("named", "clerk", "s"), label="r3"),
+        new("s2", Atom("clerk")), do("d1", MONITOR, a("named", "clerk", "s"), label="r4"), CUT,
+        do("d1", SEND, a("named", "clerk", "s"), 7),
+    ),
+    "those who have ended": both(
+        new("d1"), new("s1"), do("d1", TRAP, True), tell("s1", STOP, Atom("bye")),
+        do("d1", LINK, pid("s1")), do("d1", MONITOR, pid("s1"), label="r1"),
+        do("d1", SEND, pid("s1"), 1), do("d1", EXIT, pid("s1"), Atom("kill")),
+        do("d1", UNLINK, pid("s1")), do("d1", DEMONITOR, ref("r1")),
+        do("d1", TRAP, False), do("d1", LINK, pid("s1")),
+    ),
+    "messages before the end": ends(
+        do("d1", MONITOR, pid("s1"), label="r1"), tell("s1", BURST, pid("d1"), 50, Atom("bye"))
+    ),
+    "aliases": both(
+        new("d1"), new("s1"), do("d1", ALIAS, label="r1"), do("s1", SEND, ref("r1"), 1),
+        do("s1", SEND, ref("r1"), 2), do("d1", UNALIAS, ref("r1")), do("s1", SEND, ref("r1"), 3),
+        do("d1", UNALIAS, ref("r1")), do("d1", ALIAS_ONCE, label="r2"),
+        do("s1", SEND, ref("r2"), 4), do("s1", SEND, ref("r2"), 5), do("d1", ALIAS, label="r3"),
+        CUT, do("s1", SEND, ref("r3"), 6),
+    ),
+    "a chain": both(
+        new("d1"), new("s1"), new("d2"), new("s2"), new("d3"), do("d3", TRAP, True),
+        do("d1", LINK, pid("s1")), do("s1", LINK, pid("d2")), do("d2", LINK, pid("s2")),
+        do("s2", LINK, pid("d3")), do("d3", MONITOR, pid("s1"), label="r1"),
+        tell("d1", STOP, Atom("bye")), WAIT,
+    ),
+    "a star": both(
+        new("s1"), *[new(f"d{i}") for i in range(2, 8)], do("d2", TRAP, True),
+        *[do(f"d{i}", LINK, pid("s1")) for i in range(2, 8)],
+        *[do(f"d{i}", MONITOR, pid("s1"), label=f"r{i}") for i in range(2, 8)],
+        do("d2", EXIT, pid("s1"), Atom("kill")), WAIT,
+    ),
+    "calls": [
+        [
+            new("s1", a("server", "adder")), new("d1"), do("d1", MONITOR, pid("s1"), label="r1"),
+            do("d1", CALL, pid("s1"), (Atom("add"), 2), 5000),
+            do("d1", CALL, a("named", "adder", "s"), (Atom("add"), 3), 5000),
+            do("d1", CALL, a("named", "nobody", "s"), (Atom("add"), 3), 5000),
+            do("d1", CALL, pid("s1"), Atom("later"), 50),
+            do("d1", SEND, pid("s1"), (Atom("$gen_cast"), (Atom("answer"), 4))),
+            do("d1", CALL, pid("s1"), (STOP, reason), 5000) if reply is None
+            else do("d1", CALL, pid("s1"), (STOP, reason, reply), 5000),
+            do("d1", CALL, pid("s1"), (Atom("add"), 2), 5000),
+            do("d1", CALL, a("named", "adder", "s"), (Atom("add"), 3), 5000),
+        ]
+        for reason in (Atom("normal"), Atom("shutdown"), (Atom("shutdown"), 1), Atom("bye"))
+        for reply in (None, 7)
+    ],
+}  # fmt: skip
+
+
+def random_play(seed: int) -> list[Step]:
+    """Six puppets that trap, tie, message and end each other, with cuts in between."""
+    dice = random.Random(seed)
+    names = ["d1", "d2", "d3", "s1", "s2", "s3"]
+    steps = [new(who, Atom(f"name_{who}")) for who in names]
+    steps += [do(who, TRAP, True) for who in names if dice.random() < 0.5]
+    owners: dict[str, str] = {}  # of monitors and aliases
+    for _ in range(STEPS):
+        one = dice.choice(names)
+        other = dice.choice([who for who in names if who[0] != one[0]])
+        neighbour = dice.choice([who for who in names if who != one])
+        named = a("named", f"name_{neighbour}", neighbour[0])
+        label = f"r{len(owners) + 1}"
+        known = dice.choice(list(owners)) if owners else "r1"
+        match dice.randrange(16):
+            case 0 | 1 | 2:
+                steps.append(do(one, LINK, pid(other)))
+            case 3:
+                steps.append(do(one, UNLINK, pid(other)))
+            case 4 | 5:
+                owners[label] = one
+                steps.append(do(one, MONITOR, dice.choice([pid(neighbour), named]), label=label))
+            case 6:  # another's is badarg in Erlang
+                what = dice.choice([DEMONITOR, UNALIAS])
+                steps.append(do(owners.get(known, one), what, ref(known)))
+            case 7 | 8:
+                steps.append(do(one, EXIT, pid(neighbour), dice.choice(REASONS)))
+            case 9:
+                steps.append(tell(one, STOP, dice.choice(REASONS)))
+            case 10:
+                steps.append(tell(one, BURST, pid(neighbour), 20, dice.choice(REASONS)))
+            case 11:
+                steps.append(do(one, BURST, dice.choice([pid(neighbour), named]), 20))
+            case 12:
+                owners[label] = one
+                steps.append(do(one, dice.choice([ALIAS, ALIAS_ONCE]), label=label))
+            case 13:
+                steps.append(do(one, SEND, ref(known), dice.randrange(100)))
+            case 14:
+                steps.append(new(one))  # another one of that name, without a registered name
+            case 15:
+                steps.append(CUT)
+    return steps
+
+
+# The nodes ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def oracle(
+    otp: Otp, session_epmd: Epmd, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ErlangNode]:
+    """The node whose place ours takes: as hidden as ours."""
+    nodes = Nodes(otp, tmp_path_factory.mktemp("oracle"))
+    node = nodes(f"oracle{otp.release}", epmd_port=session_epmd.port, hidden=True)
+    node.load("puppet.erl")
+    node.load("talk.erl")
+    yield node
+    nodes.close()
+
+
+@pytest.fixture
+def stage(talker: ErlangNode) -> ErlangNode:
+    """Where plays are directed."""
+    if talker.text("erlang:module_loaded(puppet)") == "false":
+        talker.load("puppet.erl")
+    return talker
+
+
+@asynccontextmanager
+async def apart(one: ErlangNode, other: ErlangNode) -> AsyncIterator[None]:
+    """As `separated`, for two Erlang nodes."""
+    gone = []
+    for here, there in ((one, other), (other, one)):
+        gone.append(here.submit("talk:gone(Node, 20000)", Node=Atom(there.name)))
+        await here.aeval("erlang:monitor_node(Node, true)", Node=Atom(there.name))
+    yield
+    for answered in gone:
+        assert await answer(answered) == "ok"
+
+
+async def with_erlang(stage: ErlangNode, oracle: ErlangNode, steps: list[Step]) -> list[Any]:
+    await oracle.aeval("puppet:puppeteer()")
+
+    async def cut(number: int) -> None:
+        one, other = (stage, oracle) if number % 2 else (oracle, stage)
+        async with apart(stage, oracle):
+            await one.aeval("erlang:disconnect_node(Node)", Node=Atom(other.name))
+
+    return await play(stage, oracle.name, steps, cut)
+
+
+async def with_ours(stage: ErlangNode, node: Node, steps: list[Step]) -> list[Any]:
+    async def cut(number: int) -> None:
+        async with separated(node, stage):
+            if number % 2:
+                await stage.aeval("erlang:disconnect_node(Node)", Node=Atom(node.name))
+            else:
+                node.disconnect(stage.name)
+
+    return await play(stage, node.name, steps, cut)
+
+
+class BadNetwork:
+    """Between the stage and our node: streams in small pieces and late, and ends of several kinds.
+    Which, a seed tells."""
+
+    def __init__(self, stage: ErlangNode, node: Node, epmd: Epmd, stack: ExitStack) -> None:
+        self.stage = stage
+        self.node = node
+        self.epmd = epmd
+        self.short = node.name.partition("@")[0]
+        self.stack = stack
+        self.registration = ExitStack()
+        stack.callback(lambda: self.registration.close())
+
+    async def begin(self, seed: int) -> None:
+        """A path of its own for what is connected from now on."""
+        self.dice = random.Random(seed)
+        if self.stage.name in self.node.nodes():
+            async with separated(self.node, self.stage):
+                self.node.disconnect(self.stage.name)
+        await self._new_path()
+
+    async def _new_path(self) -> None:
+        self.registration.close()
+        await eventually(lambda: self.short not in names(self.epmd.port))
+        up, down = (
+            Faults(split=self.dice.choice([None, 1, 3, 100]), delay=self.dice.choice([0, 0, 0.001]))
+            for _ in "ud"
+        )
+        self.proxy = Proxy(("127.0.0.1", self.node.port), up=up, down=down)
+        self.stack.enter_context(self.proxy)
+        self.registration.enter_context(registered(self.epmd, self.short, self.proxy.port))
+
+    async def cut(self, _: int) -> None:
+        kind = self.dice.choice(["reset", "close", "stage", "ours", "half"])
+        if kind == "half":
+            await self._half_open()
+            return
+        async with separated(self.node, self.stage):
+            if kind == "reset":
+                await asyncio.to_thread(self.proxy.reset_all)
+            elif kind == "close":
+                await asyncio.to_thread(self.proxy.close_all)
+            elif kind == "stage":
+                await self._stage_disconnects()
+            else:
+                self.node.disconnect(self.stage.name)
+
+    async def _half_open(self) -> None:
+        """The stage has left and comes again, and we have not heard that it left."""
+        ways: tuple[Way, ...] = ("up", "down")
+        for way in ways:
+            await asyncio.to_thread(self.proxy.hold, way)
+        gone = self.stage.submit("talk:gone(Node, 20000)", Node=Atom(self.node.name))
+        await self.stage.aeval("erlang:monitor_node(Node, true)", Node=Atom(self.node.name))
+        await self._stage_disconnects()
+        assert await answer(gone) == "ok"
+        assert self.stage.name in self.node.nodes()
+        await self._new_path()
+
+    async def _stage_disconnects(self) -> None:
+        await self.stage.aeval("erlang:disconnect_node(Node)", Node=Atom(self.node.name))
+
+
+async def play(stage: ErlangNode, other: str, steps: list[Step], cut: Any) -> list[Any]:
+    """The trace of a play; cuts are between acts."""
+    await stage.aeval("puppet:puppeteer()")
+    assert await stage.aeval("puppet:stage(Other)", Other=Atom(other)) == "ok"
+    trace: list[Any] = []
+    act: list[Step] = []
+    for number, step in enumerate([*steps, CUT]):
+        if step != CUT:
+            act.append(step)
+            continue
+        played = await stage.aeval("puppet:play(Steps)", Steps=act)
+        trace += played
+        act = [WAIT]
+        if number < len(steps):
+            await cut(number)
+    assert len(trace) >= len([step for step in steps if step != CUT])
+    return trace
+
+
+def told(steps: list[Step], trace: list[Any]) -> str:
+    return "\n".join([*map(etf.format, steps), "", *map(etf.format, trace)])
+
+
+def differences(theirs: list[Any], ours: list[Any]) -> list[str]:
+    pairs = zip(theirs, ours, strict=False)
+    found = [
+        f"Erlang: {etf.format(one)}\nours:   {etf.format(other)}"
+        for one, other in pairs
+        if etf.encode(one) != etf.encode(other)
+    ]
+    return found + ([] if len(theirs) == len(ours) else [f"{len(theirs)} steps and {len(ours)}"])
+
+
+# The comparisons ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_a_scenario_ends_as_with_erlang(
+    stage: ErlangNode, oracle: ErlangNode, name: str, scenario: str
+) -> None:
+    async with Node(name) as node, Puppets(node):
+        for steps in SCENARIOS[scenario]:
+            theirs = await with_erlang(stage, oracle, steps)
+            ours = await with_ours(stage, node, steps)
+            assert not differences(theirs, ours), told(steps, theirs)
+
+
+@pytest.mark.parametrize("batch", range(SCHEDULES // BATCH))
+async def test_a_random_play_ends_as_with_erlang(
+    stage: ErlangNode, oracle: ErlangNode, name: str, batch: int
+) -> None:
+    first = random.SystemRandom().randrange(1 << 32) if LONG else batch * BATCH
+    async with Node(name) as node, Puppets(node):
+        for seed in range(first, first + BATCH):
+            steps = random_play(seed)
+            theirs = await with_erlang(stage, oracle, steps)
+            ours = await with_ours(stage, node, steps)
+            assert not differences(theirs, ours), f"seed {seed}\n{told(steps, theirs)}"
+
+
+@pytest.mark.parametrize("batch", range(SCHEDULES // BATCH // 2))  # others with each release
+async def test_a_random_play_ends_as_with_erlang_on_a_bad_network(
+    stage: ErlangNode, oracle: ErlangNode, epmd: Epmd, name: str, batch: int
+) -> None:
+    fixed = (stage.otp.release * 1000 + batch) * BATCH
+    first = random.SystemRandom().randrange(1 << 32) if LONG else fixed
+    async with Node(name, epmd="none") as node, Puppets(node):
+        with ExitStack() as stack:
+            network = BadNetwork(stage, node, epmd, stack)
+            for seed in range(first, first + BATCH):
+                steps = random_play(seed)
+                theirs = await with_erlang(stage, oracle, steps)
+                await network.begin(seed)
+                ours = await play(stage, node.name, steps, network.cut)
+                assert not differences(theirs, ours), f"seed {seed}\n{told(steps, theirs)}"
+
+
+async def test_a_trace_without_one_of_its_signals_is_another(
+    stage: ErlangNode, oracle: ErlangNode, name: str
+) -> None:
+    """Of each scenario that has some: a DOWN, an EXIT or a message that is missing, comes twice,
+    or comes later is seen, and so is a tie that is left over."""
+    async with Node(name) as node, Puppets(node):
+        changed = 0
+        for scenario in SCENARIOS.values():
+            trace = await with_ours(stage, node, scenario[0])
+            assert not differences(trace, await with_erlang(stage, oracle, scenario[0]))
+            for at, (number, result, said, living, ties) in enumerate(trace):
+                for other in (
+                    *[(said[:i] + said[i + 1 :], ties) for i in range(len(said))],
+                    *[([*said[:i], (who, log[1:]), *said[i + 1 :]], ties)
+                      for i, (who, log) in enumerate(said)],
+                    *[([*said[:i], (who, [*log, log[0]]), *said[i + 1 :]], ties)
+                      for i, (who, log) in enumerate(said)],
+                    *[(said, [*ties, (who, (Atom("links"), [who]))]) for who, _ in ties[:1]],
+                ):  # fmt: skip
+                    now = [
+                        *trace[:at],
+                        (number, result, other[0], living, other[1]),
+                        *trace[at + 1 :],
+                    ]
+                    assert len(differences(trace, now)) == 1
+                    changed += 1
+        assert changed > 100
