@@ -1,4 +1,4 @@
-"""The README's examples, run as they stand there."""
+"""The examples of the README and of docs/elixir.md, run as they stand there."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import shlex
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import IO
 
-from interop.erlang import ROOT, Epmd, Otp, child_environment, installed
+from interop.erlang import ROOT, ElixirNode, Epmd, Nodes, Otp, child_environment, installed
+from router import etf
 
 PATIENCE = 60.0
 
@@ -56,6 +58,10 @@ class Program:
         self.seen += self._process.stdout.read()
         assert self._process.wait(PATIENCE) == 0, self.seen
         return self.seen
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(PATIENCE)
 
     def close(self) -> None:
         self._timer.cancel()
@@ -133,3 +139,57 @@ def test_being_called(elixir: object, epmd: Epmd) -> None:
         with running(shlex.split(comment.removeprefix("# ")), environment, calls) as shell:
             shell.until("{:ok, 6.0}")
             assert service.ends().splitlines()[1] == "ended: normal"
+
+
+def guide(section: str, language: str) -> list[str]:
+    """The code of a section of docs/elixir.md."""
+    text = (ROOT / "docs" / "elixir.md").read_text().split(f"\n## {section}\n")[1]
+    return re.findall(rf"```{language}\n(.*?)```", text.split("\n## ")[0], re.DOTALL)
+
+
+def web(elixir: Nodes) -> ElixirNode:
+    node = elixir("web", cookie="secret")
+    assert isinstance(node, ElixirNode)
+    return node
+
+
+def test_a_model_is_asked_under_a_timeout(elixir: Nodes, epmd: Epmd) -> None:
+    section = "Elixir asks a model in Python, under a timeout"
+    (service,) = guide(section, "python")
+    module, calls = guide(section, "elixir")
+    node = web(elixir)
+    node.elixir(module + ":ok")
+    assert node.elixir("Web.Predictor.predict([1])") == ("error", "down")
+    with python(service) as model:
+        model.until("serving")
+        # A slow answer is under way while the others are asked for.
+        slow = node.submit("'Elixir.Web.Predictor':predict(lists:seq(1, 400), 20000)")
+        assert node.elixir(calls + ":right") == "right"
+        assert etf.decode(slow.result(PATIENCE)) == ("ok", 200.5)
+        model.kill()
+        start = time.monotonic()
+        assert node.elixir("Web.Predictor.predict([1], 60_000)") == ("error", "down")
+        assert time.monotonic() - start < PATIENCE / 2
+
+
+def test_prices_are_published(elixir: Nodes, epmd: Epmd) -> None:
+    section = "Python publishes to Elixir's processes"
+    (publisher,) = guide(section, "python")
+    (module,) = guide(section, "elixir")
+    node = web(elixir)
+    # What the module starts is linked to who starts it, and so needs one that stays.
+    node.elixir(
+        "me = self(); spawn(fn -> Code.eval_string(code); send(me, :up);"
+        " Process.sleep(:infinity) end); receive do :up -> :ok end",
+        Code=module.encode(),
+    )
+    told = node.submit(
+        "{ok, _} = 'Elixir.Web.PubSub':subscribe(<<\"prices\">>), register(waiting, self()),"
+        ' [receive {<<"prices">>, M} -> M after 20000 -> none end || _ <- [1, 2]]'
+    )
+    while node.text("whereis(waiting)") == "undefined":
+        pass
+    with python(publisher) as program:
+        assert program.ends().splitlines()[-1] == "told 1"
+    got = etf.decode(told.result(PATIENCE))
+    assert sorted(got, key=repr) == [{b"apple": 3}, {b"pear": 4}]
