@@ -52,6 +52,8 @@ int rt_outq_init(rt_outq *q, rt_chunk_pool *pool)
 void rt_outq_fini(rt_outq *q)
 {
     rt_outchunk_free(rt_outq_take(q));
+    rt_free(q->keys);
+    q->keys = NULL;
     pthread_mutex_destroy(&q->lock);
 }
 
@@ -66,8 +68,12 @@ void rt_outchunk_free(rt_outchunk *list)
 
 rt_outchunk *rt_outq_take(rt_outq *q)
 {
-    rt_outchunk *list = q->first;
-    q->first = q->last = NULL;
+    rt_outlane *prompt = &q->lane[RT_LANE_PROMPT], *bulk = &q->lane[RT_LANE_BULK];
+    rt_outchunk *list = prompt->first ? prompt->first : bulk->first;
+    if (prompt->last) prompt->last->next = bulk->first;
+    memset(q->lane, 0, sizeof q->lane);
+    memset(q->planned, 0, sizeof q->planned);
+    if (q->keys) memset(q->keys, 0, RT_OUTQ_KEYS * sizeof *q->keys);
     q->bytes = 0;
     return list;
 }
@@ -81,7 +87,7 @@ static rt_outchunk *chunk_new(rt_outq *q, size_t n)
     c->next = NULL;
     c->off = c->n = 0;
     c->cap = n;
-    c->raw = false;
+    c->raw = c->keyed = false;
     return c;
 }
 
@@ -92,26 +98,54 @@ static void chunk_free(rt_outq *q, rt_outchunk *c)
 
 /* A quiet peer's few bytes take a small chunk. One that follows a full one is large, so
  * that a busy peer is written in few vectors. */
-static size_t room_for(const rt_outq *q, size_t n)
+static size_t room_for(const rt_outlane *l, size_t n)
 {
-    if (!q->last && n <= SMALL_CHUNK_BYTES) return SMALL_CHUNK_BYTES;
+    if (!l->last && n <= SMALL_CHUNK_BYTES) return SMALL_CHUNK_BYTES;
     return n <= RT_OUTQ_CHUNK_BYTES ? RT_OUTQ_CHUNK_BYTES : n;
 }
 
-uint8_t *rt_outq_add(rt_outq *q, size_t n)
+static uint8_t *append(rt_outq *q, rt_outlane *l, size_t n, size_t room)
 {
-    rt_outchunk *c = q->last;
-    if (!c || c->cap - c->n < n) {
-        c = chunk_new(q, room_for(q, n));
+    rt_outchunk *c = l->last;
+    if (room) {
+        c = chunk_new(q, room);
         if (!c) return NULL;
-        if (q->last) q->last->next = c;
-        else q->first = c;
-        q->last = c;
+        if (l->last) l->last->next = c;
+        else l->first = c;
+        l->last = c;
     }
     uint8_t *p = c->data + c->n;
     c->n += n;
     q->bytes += n;
     return p;
+}
+
+uint8_t *rt_outq_add(rt_outq *q, size_t n)
+{
+    rt_outlane *l = &q->lane[RT_LANE_PROMPT];
+    return append(q, l, n, !l->last || l->last->cap - l->last->n < n ? room_for(l, n) : 0);
+}
+
+uint8_t *rt_outq_add_bulk(rt_outq *q, size_t n)
+{
+    bool pooled = n > SMALL_CHUNK_BYTES && n <= RT_OUTQ_CHUNK_BYTES;
+    return append(q, &q->lane[RT_LANE_BULK], n, pooled ? RT_OUTQ_CHUNK_BYTES : n);
+}
+
+int rt_outq_keys_ready(rt_outq *q)
+{
+    if (!q->keys) q->keys = rt_calloc(RT_OUTQ_KEYS, sizeof *q->keys);
+    return q->keys ? RT_OK : RT_ENOMEM;
+}
+
+void rt_outq_key(rt_outq *q, uint32_t one, uint32_t other)
+{
+    rt_outchunk *c = q->lane[RT_LANE_BULK].last;
+    c->keyed = true;
+    c->key[0] = (uint16_t)one;
+    c->key[1] = (uint16_t)other;
+    q->keys[one]++;
+    q->keys[other]++;
 }
 
 int rt_outq_put(rt_outq *q, const void *frame, size_t n)
@@ -122,20 +156,22 @@ int rt_outq_put(rt_outq *q, const void *frame, size_t n)
     return RT_OK;
 }
 
-rt_outq_mark rt_outq_here(const rt_outq *q)
+rt_outq_mark rt_outq_here(const rt_outq *q, enum rt_lane lane)
 {
-    return (rt_outq_mark){q->last, q->last ? q->last->n : 0, q->bytes};
+    rt_outchunk *last = q->lane[lane].last;
+    return (rt_outq_mark){last, last ? last->n : 0, q->bytes};
 }
 
-void rt_outq_undo(rt_outq *q, rt_outq_mark mark)
+void rt_outq_undo(rt_outq *q, enum rt_lane lane, rt_outq_mark mark)
 {
-    rt_outchunk *added = mark.last ? mark.last->next : q->first;
-    q->last = mark.last;
+    rt_outlane *l = &q->lane[lane];
+    rt_outchunk *added = mark.last ? mark.last->next : l->first;
+    l->last = mark.last;
     if (mark.last) {
         mark.last->next = NULL;
         mark.last->n = mark.n;
     } else {
-        q->first = NULL;
+        l->first = NULL;
     }
     q->bytes = mark.bytes;
     rt_outchunk_free(added);
@@ -149,50 +185,87 @@ int rt_outq_put_front(rt_outq *q, const void *p, size_t n)
     memcpy(c->data, p, n);
     c->n = n;
     c->raw = true;
-    c->next = q->first;
-    q->first = c;
-    if (!q->last) q->last = c;
+    rt_outlane *l = &q->lane[RT_LANE_PROMPT];
+    c->next = l->first;
+    l->first = c;
+    if (!l->last) l->last = c;
     q->bytes += n;
     return RT_OK;
 }
 
-int rt_outq_snapshot(rt_outq *q, struct iovec *iov, int max, size_t bytes_max)
+/* Vectors for chunks from c on, as far as there is room; *left: bytes there may be. Returns
+ * the first chunk that is not wholly among them. */
+static const rt_outchunk *gather(const rt_outchunk *c, size_t limit, struct iovec *iov, int *k,
+                                 int max, size_t *left, size_t *planned)
 {
-    int k = 0;
-    for (rt_outchunk *c = q->first; c && k < max && bytes_max > 0; c = c->next) {
-        size_t n = c->n - c->off;
-        if (n > bytes_max) n = bytes_max;
+    for (; c && *k < max && *left > 0 && limit > 0; c = c->next) {
+        size_t have = c->n - c->off, n = have;
+        if (n > *left) n = *left;
+        limit = n < limit ? limit - n : 0;
         if (n == 0) continue;
-        iov[k].iov_base = c->data + c->off;
-        iov[k].iov_len = n;
-        bytes_max -= n;
-        k++;
+        iov[*k].iov_base = (uint8_t *)c->data + c->off;
+        iov[*k].iov_len = n;
+        *left -= n;
+        *planned += n;
+        ++*k;
+        if (n < have) return c;
     }
+    return c;
+}
+
+int rt_outq_snapshot(rt_outq *q, struct iovec *iov, int max, size_t bytes_max, bool bulk)
+{
+    const rt_outchunk *more = q->lane[RT_LANE_BULK].first;
+    int k = 0;
+    memset(q->planned, 0, sizeof q->planned);
+    if (more && more->off > 0) {     /* a frame that was begun is ended first */
+        const rt_outchunk *rest = gather(more, 1, iov, &k, max, &bytes_max, &q->planned[0]);
+        if (rest == more) return k;
+        more = more->next;
+    }
+    if (gather(q->lane[RT_LANE_PROMPT].first, SIZE_MAX, iov, &k, max, &bytes_max, &q->planned[1]))
+        return k;
+    /* Whole frames until the slice is full, so one at least. */
+    if (bulk) gather(more, RT_OUTQ_SLICE_BYTES, iov, &k, max, &bytes_max, &q->planned[2]);
     return k;
 }
 
-void rt_outq_consume(rt_outq *q, size_t n)
+static void consume(rt_outq *q, rt_outlane *l, size_t n)
 {
-    RT_ASSERT(n <= q->bytes);
-    q->bytes -= n;
-    q->written += n;
-    while (q->first) {
-        rt_outchunk *c = q->first;
+    while (l->first) {
+        rt_outchunk *c = l->first;
         size_t have = c->n - c->off;
         if (have > n) {
             c->off += n;
             return;
         }
         n -= have;
-        if (c == q->last) {
+        if (c == l->last) {
             /* Kept and rewound: the next frame needs no allocation. */
-            if (c->cap <= SMALL_CHUNK_BYTES) {
+            if (l == &q->lane[RT_LANE_PROMPT] && c->cap <= SMALL_CHUNK_BYTES) {
                 c->off = c->n = 0;
                 return;
             }
-            q->last = NULL;
+            l->last = NULL;
         }
-        q->first = c->next;
+        l->first = c->next;
+        if (c->keyed) {
+            q->keys[c->key[0]]--;
+            q->keys[c->key[1]]--;
+        }
         chunk_free(q, c);
+    }
+}
+
+void rt_outq_consume(rt_outq *q, size_t n)
+{
+    static const enum rt_lane lane[3] = {RT_LANE_BULK, RT_LANE_PROMPT, RT_LANE_BULK};
+    RT_ASSERT(n <= q->planned[0] + q->planned[1] + q->planned[2]);
+    q->bytes -= n;
+    q->written += n;
+    for (int i = 0; i < 3 && n > 0; i++) {
+        size_t part = n < q->planned[i] ? n : q->planned[i];
+        if (part) consume(q, &q->lane[lane[i]], part);
+        n -= part;
     }
 }

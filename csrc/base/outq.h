@@ -1,11 +1,16 @@
-/* Purpose: bytes on their way to one stream: whole frames in chunks, in order.
+/* Purpose: bytes on their way to one stream: whole frames in chunks, in two lanes.
+ * What is in a lane stays in order. The prompt lane goes first; the bulk lane follows in
+ * slices that end with a whole frame, so that a small message waits for one slice and not
+ * for all that is large before it. Who puts decides which lane is right for a frame: the
+ * keys of what waits in the bulk lane tell what may not pass it.
  * Ownership: the queue owns its chunks. The transmit token belongs to whoever
  * set `writing`; only the holder reads chunk bytes or moves the front.
  * Threads: everything under `lock`, except that the token's holder may read
  * the bytes of a snapshot without it: chunks never move, and appending touches
  * only bytes behind the snapshot.
  * Limits: the caller compares `bytes` with its marks. A frame never spans two
- * chunks, so what a broken connection loses can be counted frame by frame.
+ * chunks, so what a broken connection loses can be counted frame by frame; in the bulk lane
+ * each has a chunk of its own.
  * Errors: RT_ENOMEM; the queue is then as it was. */
 #ifndef RT_BASE_OUTQ_H
 #define RT_BASE_OUTQ_H
@@ -19,12 +24,16 @@
 /* A fragment of 64 KiB fits with its heads. */
 #define RT_OUTQ_CHUNK_BYTES (64u * 1024u + 256u)
 #define RT_OUTQ_IOV_MAX 64
+#define RT_OUTQ_SLICE_BYTES (128u * 1024u)  /* of the bulk lane, at a time */
+#define RT_OUTQ_KEYS 512u
 #define RT_CHUNK_POOL_MAX 32u
 
 typedef struct rt_outchunk {
     struct rt_outchunk *next;
     size_t off, n, cap;      /* bytes [off, n) wait */
     bool raw;                /* not frames: the rest of a handshake */
+    bool keyed;              /* the last of a message that waits in the bulk lane, */
+    uint16_t key[2];         /* and by what it may be asked for */
     uint8_t data[];
 } rt_outchunk;
 
@@ -39,10 +48,18 @@ typedef struct rt_chunk_pool {
 int rt_chunk_pool_init(rt_chunk_pool *pool);
 void rt_chunk_pool_fini(rt_chunk_pool *pool);
 
+enum rt_lane { RT_LANE_PROMPT, RT_LANE_BULK };
+
+typedef struct rt_outlane {
+    rt_outchunk *first, *last;
+} rt_outlane;
+
 typedef struct rt_outq {
     pthread_mutex_t lock;
-    rt_outchunk *first, *last;
-    size_t bytes;            /* waiting */
+    rt_outlane lane[2];
+    size_t bytes;            /* waiting, in both */
+    size_t planned[3];       /* of the snapshot: the begun bulk frame, prompt, more bulk */
+    uint32_t *keys;          /* how many messages in the bulk lane have each; NULL: none yet */
     bool writing;            /* the transmit token is out */
     _Atomic bool dirty;      /* stands in somebody's list of queues to flush */
     int fd;                  /* -1: not connected */
@@ -62,16 +79,27 @@ void rt_outq_fini(rt_outq *q);
 int rt_outq_put(rt_outq *q, const void *frame, size_t n);
 /* Room for n contiguous bytes at the end, added already; NULL when memory is short. */
 uint8_t *rt_outq_add(rt_outq *q, size_t n);
-/* Takes back what was added since the mark, all under one hold of the lock. */
-rt_outq_mark rt_outq_here(const rt_outq *q);
-void rt_outq_undo(rt_outq *q, rt_outq_mark mark);
+/* The same for one frame in the bulk lane. */
+uint8_t *rt_outq_add_bulk(rt_outq *q, size_t n);
+/* What was added to the bulk lane last ends a message that has these keys until it is
+ * written. Makes room for keys first; RT_ENOMEM: nothing has changed. */
+int rt_outq_keys_ready(rt_outq *q);
+void rt_outq_key(rt_outq *q, uint32_t one, uint32_t other);
+RT_INLINE bool rt_outq_bulk(const rt_outq *q) { return q->lane[RT_LANE_BULK].first != NULL; }
+RT_INLINE bool rt_outq_has_key(const rt_outq *q, uint32_t key) { return q->keys && q->keys[key]; }
+/* Takes back what was added to that lane since the mark, all under one hold of the lock and
+ * without keys. */
+rt_outq_mark rt_outq_here(const rt_outq *q, enum rt_lane lane);
+void rt_outq_undo(rt_outq *q, enum rt_lane lane, rt_outq_mark mark);
 /* Puts bytes before everything else; only while nobody holds the token. */
 int rt_outq_put_front(rt_outq *q, const void *p, size_t n);
-/* Takes all chunks out. */
+/* Takes all chunks out, the prompt ones first. */
 rt_outchunk *rt_outq_take(rt_outq *q);
 void rt_outchunk_free(rt_outchunk *list);
-/* What the token's holder writes next; returns the number of vectors. */
-int rt_outq_snapshot(rt_outq *q, struct iovec *iov, int max, size_t bytes_max);
+/* What the token's holder writes next; returns the number of vectors. `bulk`: whether more
+ * of the bulk lane may be among it than the rest of a frame that was begun. */
+int rt_outq_snapshot(rt_outq *q, struct iovec *iov, int max, size_t bytes_max, bool bulk);
+/* So much of the snapshot has been written. */
 void rt_outq_consume(rt_outq *q, size_t n);
 
 #endif

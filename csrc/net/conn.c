@@ -114,7 +114,7 @@ int rt_conn_use_queue(rt_conn *c, rt_outq *q)
 {
     int rc = RT_OK;
     pthread_mutex_lock(&q->lock);
-    for (rt_outchunk *k = c->own.first; k; k = k->next) {
+    for (rt_outchunk *k = c->own.lane[RT_LANE_PROMPT].first; k; k = k->next) {
         RT_ASSERT(k->next == NULL); /* a handshake fits one chunk */
         if (k->n > k->off) rc = rt_outq_put_front(q, k->data + k->off, k->n - k->off);
         if (rc < 0) goto done;
@@ -134,9 +134,12 @@ int rt_outq_write(rt_outq *q, size_t bytes_max)
     pthread_mutex_lock(&q->lock);
     int rc = q->fd < 0 ? RT_ENOTCONN : q->writing ? RT_EBUSY : q->bytes == 0 ? RT_OK : RT_AGAIN;
     if (rc != RT_AGAIN) goto out;
-    q->writing = true;
     int fd = q->fd;
-    int k = rt_outq_snapshot(q, iov, RT_OUTQ_IOV_MAX, bytes_max);
+    /* What the kernel has not sent yet cannot be passed any more. */
+    bool bulk = rt_outq_bulk(q) && rt_socket_unsent(fd) < RT_SOCKET_UNSENT_BYTES;
+    int k = rt_outq_snapshot(q, iov, RT_OUTQ_IOV_MAX, bytes_max, bulk);
+    if (k == 0) goto out;
+    q->writing = true;
     pthread_mutex_unlock(&q->lock);
     struct msghdr mh = {.msg_iov = iov, .msg_iovlen = (size_t)k};
     ssize_t n;

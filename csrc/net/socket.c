@@ -3,10 +3,12 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 /* ---- addresses ---- */
@@ -161,7 +163,15 @@ static int set_flag(int fd, int level, int name, int on)
 static int set_stream_options(int fd)
 {
     int rc = set_flag(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    /* Writable means that little is unsent: see rt_outq_write. */
+    if (rc == RT_OK) rc = set_flag(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, RT_SOCKET_UNSENT_BYTES);
     return rc < 0 ? rc : set_flag(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+}
+
+size_t rt_socket_unsent(int fd)
+{
+    int n = 0;
+    return ioctl(fd, SIOCOUTQNSD, &n) == 0 && n > 0 ? (size_t)n : 0;
 }
 
 static int open_socket(const rt_address *a, int *out)

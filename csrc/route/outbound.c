@@ -1,6 +1,7 @@
 #include "route/outbound.h"
 
 #include "base/cursor.h"
+#include "base/hash.h"
 #include "term/tags.h"
 #include "term/scan.h"
 
@@ -32,22 +33,69 @@ static int split(rt_slice frame, rt_slice *control, rt_slice *payload)
     return RT_OK;
 }
 
+/* What a message may not pass, if it waits in the bulk lane: what is for the same receiver, and
+ * what its sender has sent to one whose pid, name or alias does not tell whether it is the same.
+ * Two names are two processes, and two pids are; aliases may be anybody's. A key is a hash, so
+ * others may have to wait with it. */
+enum kind { PID, NAME, ALIAS, KINDS };
+
+static enum kind kind_of(const rt_control *c)
+{
+    return c->to_alias ? ALIAS : c->to_name ? NAME : PID;
+}
+
+static uint32_t to_key(const rt_control *c)
+{
+    return (uint32_t)(rt_hash_bytes(c->to.p, c->to.n, 0) % (RT_OUTQ_KEYS / 2));
+}
+
+static uint32_t from_key(const rt_control *c, enum kind kind)
+{
+    return RT_OUTQ_KEYS / 2 +
+           (uint32_t)(rt_hash_bytes(c->from.p, c->from.n, kind) % (RT_OUTQ_KEYS / 2));
+}
+
+static bool may_pass(const rt_outq *q, const rt_control *c)
+{
+    enum kind own = kind_of(c);
+    if (c->to.n == 0 || rt_outq_has_key(q, to_key(c))) return false;
+    for (enum kind k = PID; k < KINDS; k++)
+        if ((k != own || k == ALIAS) && rt_outq_has_key(q, from_key(c, k))) return false;
+    return true;
+}
+
+/* Ends a message in the bulk lane, for which there are keys. */
+static void hold_back(rt_outq *q, const rt_control *c)
+{
+    rt_outq_key(q, to_key(c), from_key(c, kind_of(c)));
+}
+
+/* Into the bulk lane, unless the peer is an old one. */
 static int put_fragments(rt_peer *p, rt_slice frame)
 {
     rt_slice control = {NULL, 0}, payload = {NULL, 0};
+    rt_control c;
+    enum rt_lane lane = p->legacy ? RT_LANE_PROMPT : RT_LANE_BULK;
     int rc = split(frame, &control, &payload);
     if (rc < 0) return rc;
     /* The reason of an old exit stands in the control tuple, which is never cut. */
     if (payload.n == 0) return rt_outq_put(&p->out, frame.p, frame.n);
+    if (lane == RT_LANE_BULK) {
+        int64_t k = rt_control_parse(control.p, control.n, &c);
+        if (k < 0) return (int)k;
+        rc = rt_outq_keys_ready(&p->out);
+        if (rc < 0) return rc;
+    }
     uint64_t seq = p->sequence + 1;
-    rt_outq_mark mark = rt_outq_here(&p->out);
+    rt_outq_mark mark = rt_outq_here(&p->out, lane);
     size_t at = 0;
     for (size_t left = (payload.n + RT_FRAGMENT_BYTES - 1) / RT_FRAGMENT_BYTES; left > 0; left--) {
         size_t part = payload.n - at < RT_FRAGMENT_BYTES ? payload.n - at : RT_FRAGMENT_BYTES;
         size_t head = at == 0 ? RT_FRAME_FRAG_FIRST_HEAD + control.n : RT_FRAME_FRAG_NEXT_HEAD;
-        uint8_t *out = rt_outq_add(&p->out, head + part);
+        uint8_t *out = lane == RT_LANE_BULK ? rt_outq_add_bulk(&p->out, head + part)
+                                            : rt_outq_add(&p->out, head + part);
         if (!out) {
-            rt_outq_undo(&p->out, mark); /* all or nothing */
+            rt_outq_undo(&p->out, lane, mark); /* all or nothing */
             return RT_ENOMEM;
         }
         if (at == 0) {
@@ -60,6 +108,23 @@ static int put_fragments(rt_peer *p, rt_slice frame)
         at += part;
     }
     p->sequence = seq;
+    if (lane == RT_LANE_BULK) hold_back(&p->out, &c);
+    return RT_OK;
+}
+
+/* A small message while the bulk lane is in use. */
+static int put_beside_bulk(rt_peer *p, rt_slice frame)
+{
+    rt_outq *q = &p->out;
+    rt_control c;
+    int64_t k = rt_control_parse(frame.p + RT_FRAME_NORMAL_HEAD, frame.n - RT_FRAME_NORMAL_HEAD,
+                                 &c);
+    if (k < 0) return (int)k;
+    if (may_pass(q, &c)) return rt_outq_put(q, frame.p, frame.n);
+    uint8_t *out = rt_outq_add_bulk(q, frame.n);
+    if (!out) return RT_ENOMEM;
+    memcpy(out, frame.p, frame.n);
+    hold_back(q, &c);
     return RT_OK;
 }
 
@@ -135,6 +200,7 @@ int rt_outbound_put_locked(rt_peer *p, rt_slice frame)
 {
     if (RT_UNLIKELY(p->legacy)) return put_legacy(p, frame);
     if (RT_UNLIKELY(frame.n > RT_FRAGMENT_BYTES && p->fragment)) return put_fragments(p, frame);
+    if (RT_UNLIKELY(rt_outq_bulk(&p->out))) return put_beside_bulk(p, frame);
     return rt_outq_put(&p->out, frame.p, frame.n);
 }
 
@@ -152,12 +218,18 @@ static rt_slice frames_within(rt_slice frames, size_t room, uint32_t *count)
     return rt_slice_of(frames.p, at);
 }
 
-static int put_each_locked(rt_peer *p, rt_slice frames)
+/* On an error frames and count become those before the one that failed. */
+static int put_each_locked(rt_peer *p, rt_slice *frames, uint32_t *count)
 {
-    for (size_t at = 0; at < frames.n;) {
-        size_t n = 4 + (size_t)rt_load_u32(frames.p + at);
-        int rc = rt_outbound_put_locked(p, rt_slice_of(frames.p + at, n));
-        if (rc < 0) return rc;
+    uint32_t done = 0;
+    for (size_t at = 0; at < frames->n; done++) {
+        size_t n = 4 + (size_t)rt_load_u32(frames->p + at);
+        int rc = rt_outbound_put_locked(p, rt_slice_of(frames->p + at, n));
+        if (rc < 0) {
+            frames->n = at;
+            *count = done;
+            return rc;
+        }
         at += n;
     }
     return RT_OK;
@@ -185,17 +257,17 @@ int rt_outbound_put(rt_peer *p, rt_slice frames, bool signal, const rt_limits *l
     }
     put = frames_within(frames, room, &count);
     if (put.n > 0) {
-        if (state == RT_PEER_UP && (p->legacy || count == 1)) rc = put_each_locked(p, put);
-        else rc = rt_outq_put(&p->out, put.p, put.n);
-    }
-    if (rc < 0) {
-        put.n = 0;
-        goto out;
+        if (state == RT_PEER_UP && (p->legacy || count == 1 || rt_outq_bulk(&p->out))) {
+            rc = put_each_locked(p, &put, &count);
+        } else {
+            rc = rt_outq_put(&p->out, put.p, put.n);
+            if (rc < 0) put.n = count = 0;
+        }
     }
     if (p->out.bytes > limits->queue_bytes_soft) p->above_soft = true;
     rt_count_locked(&p->count.messages_out, count);
     rt_count_locked(&p->count.bytes_out, put.n);
-    if (put.n < frames.n) {
+    if (rc == RT_OK && put.n < frames.n) {
         rc = RT_EFULL;
         rt_count_locked(&p->count.refused, 1);
     }
