@@ -301,6 +301,14 @@ int rt_socket_peer(int fd, rt_address *out)
     return RT_OK;
 }
 
+void rt_socket_settle(int fd)
+{
+    int bytes = RT_SOCKET_NEAR_BYTES;
+    double seconds = rt_socket_round_trip(fd);
+    if (seconds > 0 && seconds < RT_SOCKET_NEAR_SECONDS)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes); /* a hint */
+}
+
 void rt_socket_close(int fd)
 {
     int sys = errno; /* so that a failure can still be told after cleaning up */

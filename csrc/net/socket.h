@@ -52,6 +52,12 @@ int rt_socket_local(int fd, rt_address *out);
 int rt_socket_peer(int fd, rt_address *out);
 /* Seconds; the kernel's own smoothed estimate for a stream, 0 when it has none. */
 double rt_socket_round_trip(int fd);
+/* For a stream that has been used a little: the kernel, left alone, lets a fast sender run many
+ * megabytes ahead of its reader, and what comes behind waits for all of them. To a peer that is
+ * near so much is enough for the full rate; one far away keeps what the kernel finds right. */
+#define RT_SOCKET_NEAR_SECONDS 0.001
+#define RT_SOCKET_NEAR_BYTES (512 * 1024)
+void rt_socket_settle(int fd);
 void rt_socket_close(int fd);                /* keeps errno; -1 is harmless */
 
 #endif

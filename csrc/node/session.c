@@ -257,6 +257,7 @@ static int session_up(rt_session *l)
     rc = rt_conn_use_queue(&l->conn, &p->out);
     if (rc < 0) return rc;
     rt_conn_packets(&l->conn);
+    rt_socket_settle(l->conn.source.fd);
     l->state = RT_SESSION_UP;
     n->handshakes--;
     rt_free(l->hs);
