@@ -144,7 +144,11 @@ def measure(
     quick: bool, say: report.Say, *, count: int = 7, wanted: report.Wanted = report.everything
 ) -> report.Document:
     document = report.Document("core")
-    seconds = 0.003 if quick else 0.05
+    seconds = 0.003 if quick else 0.1
+    pieces = 3 if quick else 50
+
+    def each(work: Callable[[int], None]) -> Run:
+        return per_call(work, seconds, pieces=pieces)
 
     def add(path: str, what: str, ours: Run, peer: tuple[str, Run], unit: bool = False) -> None:
         name = f"router: {what}"
@@ -164,17 +168,15 @@ def measure(
         peer = None
     ours = library()
     with Context() as context:
-        units = {
-            name: (name, per_call(work, seconds)) for name, work in primitives(context).items()
-        }
+        units = {name: (name, each(work)) for name, work in primitives(context).items()}
         for size in SIZES:
             say(f"a registry of {size:,} processes, mailboxes, frames")
             theirs = context.make(peer, "lfht", size, 1) if peer else 0
             for path, what, work, unit in cases(context, size):
-                run = per_call(work, seconds)
+                run = each(work)
                 word = next((w for w, text in WORDS.items() if what == text), "")
                 if word and peer:
-                    same = per_call(peer.work(f"lfht_{word}", theirs), seconds)
+                    same = each(peer.work(f"lfht_{word}", theirs))
                     add(path, what, run, (f"{LFHT}: {what}", same))
                 add(path, what, run, units[unit], unit=True)
         say("a reader beside a writer, two producers")
@@ -191,8 +193,8 @@ def measure(
         add(
             f"{REGISTRY} of {max(SIZES):,}",
             "pid lookup, random, many at once",
-            per_call(ours.work("registry_many", table), seconds),
-            (BARE, per_call(bare_read(table), seconds)),
+            each(ours.work("registry_many", table)),
+            (BARE, each(bare_read(table))),
         )
         box = context.make(ours, "box")
         add(
