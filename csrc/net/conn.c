@@ -128,18 +128,18 @@ done:
     return rc;
 }
 
-int rt_outq_write(rt_outq *q, size_t bytes_max)
+/* One system call, with the lock held before and after it. RT_AGAIN: something is left;
+ * *room: the socket took all that it was given. */
+static int write_once(rt_outq *q, size_t *bytes_max, bool *room)
 {
     struct iovec iov[RT_OUTQ_IOV_MAX];
-    pthread_mutex_lock(&q->lock);
-    int rc = q->fd < 0 ? RT_ENOTCONN : q->writing ? RT_EBUSY : q->bytes == 0 ? RT_OK : RT_AGAIN;
-    if (rc != RT_AGAIN) goto out;
     int fd = q->fd;
     /* What the kernel has not sent yet cannot be passed any more. */
     bool bulk = rt_outq_bulk(q) && rt_socket_unsent(fd) < RT_SOCKET_UNSENT_BYTES;
-    int k = rt_outq_snapshot(q, iov, RT_OUTQ_IOV_MAX, bytes_max, bulk);
-    if (k == 0) goto out;
-    q->writing = true;
+    int k = rt_outq_snapshot(q, iov, RT_OUTQ_IOV_MAX, *bytes_max, bulk);
+    size_t planned = q->planned[0] + q->planned[1] + q->planned[2];
+    *room = false;
+    if (k == 0) return RT_AGAIN;
     pthread_mutex_unlock(&q->lock);
     struct msghdr mh = {.msg_iov = iov, .msg_iovlen = (size_t)k};
     ssize_t n;
@@ -147,13 +147,30 @@ int rt_outq_write(rt_outq *q, size_t bytes_max)
     while (n < 0 && errno == EINTR);
     int sys = errno;
     pthread_mutex_lock(&q->lock);
-    q->writing = false;
-    if (n > 0) rt_outq_consume(q, (size_t)n);
-    if (n < 0 && sys != EAGAIN && sys != EWOULDBLOCK) rc = RT_ESYS;
-    else rc = q->bytes == 0 ? RT_OK : RT_AGAIN;
+    if (n > 0) {
+        rt_outq_consume(q, (size_t)n);
+        *bytes_max -= (size_t)n;
+        *room = (size_t)n == planned;
+    }
     errno = sys;
-out:
+    if (n < 0 && sys != EAGAIN && sys != EWOULDBLOCK) return RT_ESYS;
+    return q->bytes == 0 ? RT_OK : RT_AGAIN;
+}
+
+int rt_outq_write(rt_outq *q, size_t bytes_max)
+{
+    bool room;
+    pthread_mutex_lock(&q->lock);
+    int rc = q->fd < 0 ? RT_ENOTCONN : q->writing ? RT_EBUSY : q->bytes == 0 ? RT_OK : RT_AGAIN;
+    if (rc == RT_AGAIN) {
+        q->writing = true;
+        do rc = write_once(q, &bytes_max, &room);
+        while (rc == RT_AGAIN && room && bytes_max > 0);
+        q->writing = false;
+    }
+    int sys = errno;
     pthread_mutex_unlock(&q->lock);
+    errno = sys;
     return rc;
 }
 
