@@ -340,7 +340,7 @@ class NodeCore:
     def _broadcast(
         self,
         pids: Iterable[Pid],
-        casts: list[tuple[Pid, list[Pid], bytes, int]],
+        casts: list[tuple[tuple[str, str], list[Pid], bytes, int]],
         term: Any,
         sender: MailboxCore | Pid | None,
     ) -> int: ...

@@ -4,8 +4,9 @@ A node that takes such messages has a process registered as `router_multicast`. 
 the process of that name on each node that is connected, in an ordinary message, which a node
 that has none drops, as Erlang's do:
 
-- `{multicast_hello, Pid, BytesMax}`: send `{multicast, [Pid], Term}` to this pid. The term's
-  copies may take that many bytes together. It is answered with
+- `{multicast_hello, Pid, BytesMax}`: this process, which has that name too, takes
+  `{multicast, [Pid], Term}`, sent to the name. The term's copies may take that many bytes
+  together. It is answered with
 - `{multicast_welcome, Pid, BytesMax}`, which says the same and is not answered.
 
 The copies are made by the core (csrc/route/multicast.h), in the order of all that its sender
@@ -32,7 +33,7 @@ NAME = Atom("router_multicast")
 HELLO, WELCOME = Atom("multicast_hello"), Atom("multicast_welcome")
 
 
-Routes = tuple[list[Pid], list[tuple[Pid, list[Pid], bytes, int]]]
+Routes = tuple[list[Pid], list[tuple[tuple[str, str], list[Pid], bytes, int]]]
 """Who gets the term itself, and the casts of `NodeCore._broadcast`."""
 
 
@@ -84,8 +85,8 @@ class Multicaster:
             if len(members) == 1:
                 direct += members
             else:
-                to, _, bytes_max = self._others[name]
-                casts.append((to, members, self._node._canonical(members), bytes_max))
+                to = NAME, name
+                casts.append((to, members, self._node._canonical(members), self._others[name][2]))
         return direct, casts
 
     def _arrived(self, terms: list[Any]) -> None:

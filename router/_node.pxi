@@ -629,8 +629,8 @@ cdef class NodeCore:
     def _broadcast(self, pids, casts, term, sender):
         """Sends `term`, encoded once, to each of `pids`, and along `casts`.
 
-        A cast: (the multicaster of a router node, processes there, these as `_canonical` has
-        them, how many bytes its copies may take together). To how many it was sent; raises
+        A cast: (the multicaster of a router node, by name, processes there, these as
+        `_canonical` has them, how many bytes its copies may take together). To how many it was sent; raises
         BufferFull when all others have it.
         """
         cdef rt_buf body

@@ -1,8 +1,8 @@
 /* Purpose: one packet for several processes of this node. The payload is
- * `{multicast, [Pid], Term}` and goes to the process that the node has named as its
- * multicaster; each of the pids gets Term, in the packet's place among what its sender sends.
- * Only nodes that have been told of a multicaster know its pid, so no other node is asked to
- * understand this. What else that process gets is a message to it like any other.
+ * `{multicast, [Pid], Term}` and goes to the process that is registered as RT_MULTICAST_NAME
+ * and that the node has named as its multicaster; each of the pids gets Term, in the packet's
+ * place among what its sender sends. Only a node that has said that it has a multicaster is
+ * sent this. What else that process gets is a message to it like any other.
  * Ownership: borrows from the payload, which is validated and without atom references.
  * Threads: none. Limits: multicast_bytes_max, checked by the caller, bounds the copies. */
 #ifndef RT_ROUTE_MULTICAST_H
@@ -12,6 +12,8 @@
 #include "base/cursor.h"
 #include "route/route.h"
 
+/* By name and not by pid: see outbound.c, which must know it from other messages. */
+#define RT_MULTICAST_NAME "router_multicast"
 /* What a copy counts beside its term, against multicast_bytes_max. */
 #define RT_MULTICAST_COPY_BYTES 64u
 

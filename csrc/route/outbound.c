@@ -2,6 +2,8 @@
 
 #include "base/cursor.h"
 #include "base/hash.h"
+#include "route/multicast.h"
+#include "term/ident.h"
 #include "term/tags.h"
 #include "term/scan.h"
 
@@ -35,13 +37,29 @@ static int split(rt_slice frame, rt_slice *control, rt_slice *payload)
 
 /* What a message may not pass, if it waits in the bulk lane: what is for the same receiver, and
  * what its sender has sent to one whose pid, name or alias does not tell whether it is the same.
- * Two names are two processes, and two pids are; aliases may be anybody's. A key is a hash, so
- * others may have to wait with it. */
+ * Two names are two processes, and two pids are; aliases may be anybody's. A multicast is for
+ * any of them. Signals pass nothing: whom they are from is not always said by pid. A key is a
+ * hash, so others may have to wait with it. */
 enum kind { PID, NAME, ALIAS, KINDS };
+#define KEY_MULTICAST (RT_OUTQ_KEYS - 1)
 
 static enum kind kind_of(const rt_control *c)
 {
     return c->to_alias ? ALIAS : c->to_name ? NAME : PID;
+}
+
+static bool is_send(const rt_control *c)
+{
+    return c->op == RT_OP_SEND_SENDER || c->op == RT_OP_REG_SEND || c->op == RT_OP_ALIAS_SEND;
+}
+
+static bool is_multicast(const rt_control *c)
+{
+    rt_cursor at = rt_cursor_of(c->to.p, c->to.n);
+    rt_slice name;
+    bool latin1;
+    return c->to_name && rt_read_atom(&at, &name, &latin1) == RT_OK &&
+           rt_slice_eq(name, rt_slice_of(RT_MULTICAST_NAME, sizeof RT_MULTICAST_NAME - 1));
 }
 
 static uint32_t to_key(const rt_control *c)
@@ -52,13 +70,14 @@ static uint32_t to_key(const rt_control *c)
 static uint32_t from_key(const rt_control *c, enum kind kind)
 {
     return RT_OUTQ_KEYS / 2 +
-           (uint32_t)(rt_hash_bytes(c->from.p, c->from.n, kind) % (RT_OUTQ_KEYS / 2));
+           (uint32_t)(rt_hash_bytes(c->from.p, c->from.n, kind) % (RT_OUTQ_KEYS / 2 - 1));
 }
 
 static bool may_pass(const rt_outq *q, const rt_control *c)
 {
     enum kind own = kind_of(c);
-    if (c->to.n == 0 || rt_outq_has_key(q, to_key(c))) return false;
+    if (!is_send(c) || is_multicast(c) || rt_outq_has_key(q, KEY_MULTICAST)) return false;
+    if (rt_outq_has_key(q, to_key(c))) return false;
     for (enum kind k = PID; k < KINDS; k++)
         if ((k != own || k == ALIAS) && rt_outq_has_key(q, from_key(c, k))) return false;
     return true;
@@ -67,7 +86,7 @@ static bool may_pass(const rt_outq *q, const rt_control *c)
 /* Ends a message in the bulk lane, for which there are keys. */
 static void hold_back(rt_outq *q, const rt_control *c)
 {
-    rt_outq_key(q, to_key(c), from_key(c, kind_of(c)));
+    rt_outq_key(q, to_key(c), is_multicast(c) ? KEY_MULTICAST : from_key(c, kind_of(c)));
 }
 
 /* Into the bulk lane, unless the peer is an old one. */

@@ -103,27 +103,32 @@ async def test_a_broadcast_is_one_message_for_a_router_node(pair: Pair, loop_kin
     async with pair() as (a, b):
         await a.connect(b.name)
         sender, boxes = a.mailbox(), await members_at(b, a, 5)
+        names = [b.mailbox(f"box{i}") for i in range(2)]
+        b.pg().join("g", names)
+        await until(lambda: len(a.pg().members("g")) == 7)
+        boxes += names
+        by_name = [box.pid for box in boxes[:5]] + [(box.name, b.name) for box in names]
         deepest: Any = []
         for _ in range(Limits().term_depth_max):
             deepest = [deepest]
         for number, (term, messages) in enumerate(
-            [(([3], {1: b"x"}), 1), (b"large" * 50_000, 1), (deepest[0], 1), (deepest, 5)]
+            [(([3], {1: b"x"}), 1), (b"large" * 50_000, 1), (deepest[0], 1), (deepest, 7)]
         ):
             before = sent(a, b)
-            for box in boxes:
-                a.send(box.pid, (1, number), sender=sender)
-            assert a.pg().broadcast("g", term, sender=sender) == 5
-            for box in boxes:
-                a.send(box.pid, (2, number), sender=sender)
-            assert sent(a, b) - before == messages + 10
+            for box in boxes:  # a large one, which later ones could pass
+                a.send(box.pid, (1, number, bytes(200_000)), sender=sender)
+            assert a.pg().broadcast("g", term, sender=sender) == 7
+            for to in by_name:
+                a.send(to, (2, number), sender=sender)
+            assert sent(a, b) - before == messages + 14
             for box in boxes:
                 got = [await box.receive(SECONDS) for _ in range(3)]
-                assert got[0] == (1, number) and got[2] == (2, number)
+                assert got[0][:2] == (1, number) and got[2] == (2, number)
                 assert etf.encode(got[1]) == etf.encode(term)
         boxes[0].close()  # those that have ended meanwhile count as sent, as with `send`
-        assert a.pg().broadcast("g", 1) == 5
-        assert [await box.receive(SECONDS) for box in boxes[1:]] == [1, 1, 1, 1]
-        await until(lambda: len(a.pg().members("g")) == 4)
+        assert a.pg().broadcast("g", 1) == 7
+        assert [await box.receive(SECONDS) for box in boxes[1:]] == [1] * 6
+        await until(lambda: len(a.pg().members("g")) == 6)
         assert b.stats()[0]["dropped_in"] == 1
 
 
