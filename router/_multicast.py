@@ -80,12 +80,12 @@ class Multicaster:
                 direct.append(pid)
             else:
                 there.setdefault(pid.node, []).append(pid)
-        casts = []
+        casts: list[tuple[tuple[str, str], list[Pid], bytes, int]] = []
         for name, members in there.items():
             if len(members) == 1:
                 direct += members
             else:
-                to = NAME, name
+                to: tuple[str, str] = (NAME, name)
                 casts.append((to, members, self._node._canonical(members), self._others[name][2]))
         return direct, casts
 
