@@ -59,8 +59,15 @@ class Multicaster:
             raise
 
     @property
-    def stale(self) -> bool:
-        return self._box.closed or self._loop.is_closed()
+    def closed(self) -> bool:
+        return self._box.closed
+
+    def attend(self) -> None:
+        """On the running loop, when the one before was closed. Copies are made without one."""
+        if self._loop.is_closed():
+            self._loop = asyncio.get_running_loop()
+            self._box.on_messages(None)
+            self._box.on_messages(self._arrived)
 
     def close(self) -> None:
         self._box.close()
@@ -74,12 +81,10 @@ class Multicaster:
         direct: list[Pid] = []
         there: dict[str, list[Pid]] = {}
         for pid in pids:
-            known = self._others.get(pid.node)
-            # Of another incarnation than the one that is known: it is its connection's matter.
-            if known is None or known[0].creation != pid.creation:
-                direct.append(pid)
-            else:
+            if pid.node in self._others:
                 there.setdefault(pid.node, []).append(pid)
+            else:
+                direct.append(pid)
         casts: list[tuple[tuple[str, str], list[Pid], bytes, int]] = []
         for name, members in there.items():
             if len(members) == 1:

@@ -437,11 +437,9 @@ class Node(LivingNode):
         return found
 
     def _multicaster(self) -> Multicaster:
-        if self._casting is not None and self._casting.stale:
-            self._casting.close()
-            self._casting = None
-        if self._casting is None:
+        if self._casting is None or self._casting.closed:
             self._casting = Multicaster(self, self._config["limits"]["multicast_bytes_max"])
+        self._casting.attend()
         return self._casting
 
     # looking in ---------------------------------------------------------------------------

@@ -277,6 +277,36 @@ static void test_what_passes_a_large_message(void)
     rt_peers_free(peers);
 }
 
+/* What was lost with a connection holds nobody back on the next; an old peer has one lane. */
+static void test_lanes_of_other_connections(void)
+{
+    rt_limits limits = rt_limits_default();
+    rt_peers *peers = rt_peers_new(&limits);
+    rt_peer *p = NULL;
+    rt_buf b = RT_BUF_INIT, wire = RT_BUF_INIT;
+    CHECK_INT(rt_peers_get(peers, S("a@127.0.0.1"), &p), RT_OK);
+    for (int old = 0; old < 2; old++) {
+        uint64_t flags = old ? RT_FLAGS_OURS & ~RT_F_ALIAS : RT_FLAGS_OURS;
+        uint32_t number[2] = {0};
+        for (uint32_t who = 1; who <= 2; who++) {
+            CHECK_INT(rt_peer_up(p, flags, 1, &limits), RT_OK);
+            compose_to(&b, 1, (address){TO_PID, who}, 1, 300000, &limits);
+            CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), false, &limits, NULL), RT_OK);
+            if (who == 1) CHECK_INT(rt_peer_down(p), 1);
+        }
+        compose_to(&b, 1, (address){TO_PID, old ? 2 : 1}, 2, 10, &limits);
+        CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), false, &limits, NULL), RT_OK);
+        wire.n = 0;
+        write_some(&p->out, p->out.bytes, &wire);
+        CHECK_INT(arrivals(rt_slice_of(wire.p, wire.n), number, 2, &limits), 2);
+        CHECK_INT(number[0], old ? 1 : 2);
+        rt_peer_down(p);
+    }
+    rt_buf_fini(&b);
+    rt_buf_fini(&wire);
+    rt_peers_free(peers);
+}
+
 static void test_order(void)
 {
     enum { MESSAGES = 3000 };
@@ -375,4 +405,4 @@ static void test_no_memory_beside_bulk(void)
 }
 
 TESTS(test_large_messages_are_cut, test_no_memory,
-      test_what_passes_a_large_message, test_order, test_no_memory_beside_bulk)
+      test_what_passes_a_large_message, test_lanes_of_other_connections, test_order, test_no_memory_beside_bulk)

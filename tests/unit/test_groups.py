@@ -89,6 +89,10 @@ def sent(node: Node, to: Node) -> int:
     return int(rows[rows["peer"] == to.name]["messages_out"][0])
 
 
+async def take(box: Mailbox, count: int) -> list[Any]:
+    return [await box.receive(SECONDS) for _ in range(count)]
+
+
 async def members_at(there: Node, here: Node, count: int) -> list[Mailbox]:
     """So many processes of `there` in the group "g", of which `here` knows."""
     boxes = [there.mailbox() for _ in range(count)]
@@ -153,6 +157,10 @@ async def test_a_broadcast_to_a_node_that_makes_no_copies(pair: Pair) -> None:
     async with pair() as (a, b):
         await a.connect(b.name)
         boxes = await members_at(b, a, 3)
+        before = sent(a, b)
+        assert a.pg().broadcast("g", 6) == 3
+        assert sent(a, b) - before == 1
+        assert [await box.receive(SECONDS) for box in boxes] == [6, 6, 6]
         b._multicaster().close()
         await until(lambda: not a._multicaster().known())
         before = sent(a, b)
@@ -181,7 +189,7 @@ async def test_a_broadcast_to_a_full_box_reaches_the_others(pair: Pair) -> None:
         with pytest.raises(router.BufferFull, match="3 of the group have it"):
             a.pg().broadcast("g", 2)
         for box in [other, *boxes]:
-            assert await box.receive_many(2, SECONDS) == [1, 2]
+            assert await take(box, 2) == [1, 2]
         assert await full.receive(SECONDS) == 1 and full.waiting == 0
         with pytest.raises(router.EncodeError):
             a.pg().broadcast("g", object())
@@ -198,13 +206,34 @@ async def test_a_multicaster_does_not_mind_what_it_does_not_know(
             for bad in (1, (Atom("multicast_hello"), 1, 1), (Atom("multicast_hello"), box.pid)):
                 b.send((NAME, a.name), bad)
             b.send((NAME, a.name), (Atom("multicast_hello"), Pid(a.name, 1, 1, 1), 1), sender=box)
+            relations = a._relation_count()
             b.send((NAME, a.name), (Atom("multicast_hello"), box.pid, 5000))
             welcome = await box.receive(SECONDS)
+            assert a._relation_count() == relations  # the other is not watched any more
         assert welcome[:1] == ("multicast_welcome",) and welcome[2] == Limits().multicast_bytes_max
         assert len([r for r in caplog.records if "does not know" in r.getMessage()]) == 3
         assert a._multicaster().known() == known == {b.name}
         box.close()  # the last one that it heard of
         await until(lambda: not a._multicaster().known())
+
+
+async def test_a_broadcast_goes_to_those_who_are_in_the_group(pair: Pair) -> None:
+    async with pair() as (a, b):
+        await a.connect(b.name)
+        boxes = await members_at(b, a, 2)
+        late, groups = b.mailbox(), a.pg()
+        assert groups.broadcast("g", 1) == 2
+        b.pg().join("g", late)
+        await until(lambda: len(groups.members("g")) == 3)
+        assert groups.broadcast("g", 2) == 3
+        b.pg().leave("g", boxes[0])
+        await until(lambda: len(groups.members("g")) == 2)
+        assert groups.broadcast("g", 3) == 2
+        a.send(boxes[0].pid, 4)
+        assert await take(boxes[0], 2) == [1, 2]
+        assert await boxes[0].receive(SECONDS) == 4
+        assert await take(boxes[1], 3) == [1, 2, 3]
+        assert await take(late, 2) == [2, 3]
 
 
 async def test_a_name_that_is_taken_ends_no_scope_halfway(pair: Pair) -> None:
@@ -217,16 +246,19 @@ async def test_a_name_that_is_taken_ends_no_scope_halfway(pair: Pair) -> None:
         assert a.pg().groups() == []
 
 
-def test_a_second_loop_makes_copies_anew() -> None:
+def test_a_second_loop_goes_on_making_copies() -> None:
     with Node(new_name(), cookie="c", epmd="none") as node:
+        pids = set()
 
         async def members() -> int:
             box = node.mailbox()
             node.pg().join("g", [box, box])
             assert node.pg().broadcast("g", 3) == 2
-            return sum(await box.receive_many(2, SECONDS))
+            pids.add(node.whereis(NAME))
+            return sum(await take(box, 2))
 
         assert asyncio.run(members()) == asyncio.run(members()) == 6
+        assert len(pids) == 1  # what is on its way meanwhile is not lost
 
 
 async def test_a_map_names_the_same_group_whatever_its_order(pair: Pair) -> None:
