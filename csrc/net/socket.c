@@ -301,12 +301,26 @@ int rt_socket_peer(int fd, rt_address *out)
     return RT_OK;
 }
 
+/* Microseconds of the shortest round trip; 0 when the kernel has none. It stands where the
+ * kernel's tcp_info has it: the C library's may be older and shorter. */
+static uint32_t shortest_round_trip(int fd)
+{
+    enum { MIN_RTT_AT = 148 };
+    uint8_t info[MIN_RTT_AT + 4];
+    socklen_t size = sizeof info;
+    uint32_t us = 0;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0 && size == sizeof info)
+        memcpy(&us, info + MIN_RTT_AT, 4);
+    return us;
+}
+
 void rt_socket_settle(int fd)
 {
-    int bytes = RT_SOCKET_NEAR_BYTES;
-    double seconds = rt_socket_round_trip(fd);
-    if (seconds > 0 && seconds < RT_SOCKET_NEAR_SECONDS)
-        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes); /* a hint */
+    uint32_t us = shortest_round_trip(fd);
+    if (us == 0 || us >= RT_SOCKET_NEAR_US) return;
+    int bytes = (int)(us * RT_SOCKET_NEAR_BYTES_PER_US);
+    if (bytes < RT_SOCKET_WINDOW_MIN) bytes = RT_SOCKET_WINDOW_MIN;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes); /* a hint */
 }
 
 void rt_socket_close(int fd)

@@ -53,10 +53,12 @@ int rt_socket_peer(int fd, rt_address *out);
 /* Seconds; the kernel's own smoothed estimate for a stream, 0 when it has none. */
 double rt_socket_round_trip(int fd);
 /* For a stream that has been used a little: the kernel, left alone, lets a fast sender run many
- * megabytes ahead of its reader, and what comes behind waits for all of them. To a peer that is
- * near so much is enough for the full rate; one far away keeps what the kernel finds right. */
-#define RT_SOCKET_NEAR_SECONDS 0.001
-#define RT_SOCKET_NEAR_BYTES (512 * 1024)
+ * megabytes ahead of its reader, and what comes behind waits for all of them. With a peer that is
+ * near, what is on its way at 2.5 GB/s is enough; one farther away than a millisecond keeps what
+ * the kernel finds right. */
+#define RT_SOCKET_NEAR_US 1000u
+#define RT_SOCKET_NEAR_BYTES_PER_US 2500u
+#define RT_SOCKET_WINDOW_MIN (128 * 1024)
 void rt_socket_settle(int fd);
 void rt_socket_close(int fd);                /* keeps errno; -1 is harmless */
 

@@ -232,6 +232,53 @@ static void test_connect_and_accept(void)
     CHECK_INT(open_fds(), fds);
 }
 
+/* Little is unsent in the kernel, and a stream is writable while that is so; the window of one
+ * whose peer is near is small. */
+static void test_how_far_a_sender_runs_ahead(void)
+{
+    static uint8_t data[64 * 1024];
+    rt_address bound;
+    int out, pair[2], listener = listen_on(AF_INET, &bound), fd = connect_to(&bound);
+    CHECK(wait_for(listener, POLLIN));
+    CHECK_INT(rt_socket_accept(listener, &out, NULL), RT_OK);
+    put_byte(fd);
+    CHECK(wait_for(out, POLLIN));
+    take_byte(out);
+    put_byte(out);
+    CHECK(wait_for(fd, POLLIN));
+    take_byte(fd);
+    int before = option(out, SOL_SOCKET, SO_RCVBUF);
+    rt_socket_settle(out);
+    int window = option(out, SOL_SOCKET, SO_RCVBUF); /* the kernel's own use is counted in */
+    CHECK(window >= 2 * RT_SOCKET_WINDOW_MIN);
+    CHECK(window < 2 * (int)(RT_SOCKET_NEAR_US * RT_SOCKET_NEAR_BYTES_PER_US));
+    CHECK(window != before);
+    CHECK_INT(rt_socket_unsent(fd), 0);
+    size_t sent = 0;
+    for (ssize_t n; (n = send(fd, data, sizeof data, MSG_DONTWAIT)) > 0;) sent += (size_t)n;
+    CHECK(sent < (size_t)window + 4 * RT_SOCKET_UNSENT_BYTES);
+    CHECK(rt_socket_unsent(fd) >= RT_SOCKET_UNSENT_BYTES);
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    CHECK_INT(poll(&p, 1, 0), 0);
+    for (size_t got = 0; got < sent;) {
+        ssize_t n = wait_for(out, POLLIN) ? recv(out, data, sizeof data, 0) : -1;
+        if (!CHECK(n > 0)) break;
+        got += (size_t)n;
+    }
+    CHECK(wait_for(fd, POLLOUT));
+    CHECK(rt_socket_unsent(fd) < RT_SOCKET_UNSENT_BYTES);
+    rt_socket_close(fd);
+    rt_socket_close(out);
+    rt_socket_close(listener);
+    CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    rt_socket_settle(pair[0]);                      /* not TCP: nothing */
+    CHECK_INT(rt_socket_unsent(pair[0]), 0);
+    rt_socket_close(pair[0]);
+    rt_socket_close(pair[1]);
+    rt_socket_settle(-1);
+    CHECK_INT(rt_socket_unsent(-1), 0);
+}
+
 static void test_refused(void)
 {
     int fds = open_fds();
@@ -427,6 +474,6 @@ static void test_close_keeps_errno(void)
 }
 
 TESTS(test_parse_and_text, test_scope_by_name, test_ports_and_kinds, test_same_host,
-      test_connect_and_accept, test_refused, test_connected_to_itself, test_connect_fails,
+      test_connect_and_accept, test_how_far_a_sender_runs_ahead, test_refused, test_connected_to_itself, test_connect_fails,
       test_listen_fails, test_listen_again_at_once, test_any_v6_takes_v4, test_accept_fails,
       test_close_keeps_errno)
