@@ -125,7 +125,7 @@ class Puppet:
             case ("unalias", ref):
                 return self.box.unalias(ref)
             case other:
-                raise NotImplementedError(repr(other))
+                raise ValueError(f"no such thing to do: {other!r}")
         return OK
 
 
@@ -149,7 +149,7 @@ class Adder(GenServer):
                 raise ExitSignal(reason)
             case ("stop", reason):
                 raise ExitSignal(reason)
-        raise NotImplementedError(repr(request))
+        raise ValueError(f"no such request: {request!r}")
 
     def handle_cast(self, request: Any) -> None:
         match request:
