@@ -116,6 +116,15 @@ static void test_multicast(void)
     put_cast(&t.b, &t.c, caster, 8);                    /* to nobody: a list of none, which no node sends */
     CHECK_INT(feed(&t.n, t.p, &t.b), RT_OK);
     expect_nothing(q);
+    cast_to(&t.c, NODE, q->self, CREATION);
+    put_to(&t.b, caster);
+    put_members(&t.b, &t.c);
+    t.b.n--;                                            /* in place of its end: [Pid | 5] */
+    CHECK_INT(rt_buf_put(&t.b, "a\5", 2), RT_OK);
+    put_event(&t.b, 8);
+    CHECK_INT(feed(&t.n, t.p, &t.b), RT_OK);
+    expect_unread(t.n.box, "h\3w\11multicastl");
+    expect_nothing(q);
     put_cast(&t.b, &t.c, q->self, 9);                   /* to another process */
     CHECK_INT(feed(&t.n, t.p, &t.b), RT_OK);
     expect_unread(q, "h\3w\11multicast");
