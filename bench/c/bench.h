@@ -50,10 +50,10 @@ static inline uint32_t *shuffled(uint32_t n, uint64_t seed)
 
 static inline size_t name_of(uint32_t i, char out[32]) { return (size_t)snprintf(out, 32, "process_%u", i); }
 
-static inline uint64_t thread_cpu_ns(void)
+static inline uint64_t clock_ns(clockid_t clock)
 {
     struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
