@@ -14,7 +14,9 @@ atom is ``Atom("ok")``, unless `Codec(text="atom")` says otherwise.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+from router import _core
 from router._core import (
     Atom,
     BitString,
@@ -28,13 +30,20 @@ from router._core import (
     Port,
     Reference,
     decode,
+    decode_many,
     decode_prefix,
     encode,
+    encode_into,
 )
+from router._elixir import Version
 from router._format import format, parse
 from router._order import compare
+from router._structs import Structs
 from router._types import Term
 from router.errors import DecodeError, EncodeError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = [
     "Atom",
@@ -47,17 +56,50 @@ __all__ = [
     "Fun",
     "ImproperList",
     "Map",
+    "Peek",
     "Pid",
     "Port",
     "Reference",
+    "Structs",
     "Term",
+    "Version",
     "compare",
     "decode",
+    "decode_many",
     "decode_prefix",
     "encode",
+    "encode_into",
     "format",
     "parse",
+    "peek",
 ]
+
+
+class Peek(NamedTuple):
+    """What a term is, without the term."""
+
+    kind: str
+    """integer, float, atom, binary, bitstring, list, tuple, map, pid, port, reference or fun."""
+    size: int
+    """Bytes it takes, with its version byte; compressed ones as they are."""
+    length: int | None
+    """Elements, pairs of a map, bytes of a binary, bits of a bitstring; None for the others.
+
+    Of an improper list, or one in several pieces, those before the first tail.
+    """
+
+
+def peek(data: Buffer, offset: int = 0, /) -> Peek:
+    """The kind and the size of the term at an offset, which is checked and not decoded.
+
+    Raises DecodeError with the offset of the byte at fault, ValueError for an offset
+    outside of the data.
+
+    >>> peek(encode((1, 2, b"three")))
+    Peek(kind='tuple', size=17, length=3)
+    """
+    return Peek(*_core._peek(data, offset))
+
 
 Mapping.register(Map)  # pyright: ignore[reportAttributeAccessIssue]
 Sequence.register(FrozenList)  # pyright: ignore[reportAttributeAccessIssue]

@@ -117,9 +117,16 @@ rt_enc_frame *rt_enc_push(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n);
  * base, after its header) into a STRING when it can be one. */
 bool rt_enc_compact(rt_enc *e, size_t start, Py_ssize_t n);
 
+/* map.c: sorts the pairs of a finished canonical map by the bytes of their keys. */
+int rt_enc_sort_pairs(rt_enc *e, rt_enc_frame *f);
+
 /* Writes what Python itself does not know. 1: written; 2: *instead (new
  * reference) is to be written in its place; 0: not ours; -1: exception. */
 int rt_enc_foreign(rt_enc *e, PyObject *obj, PyObject **instead);
+
+/* What a registered class or a hook of the user's says: 2 with what is to be written in the object's
+ * place (new reference), 0 when the object stands for itself, -1. */
+int rt_enc_stand_in(rt_enc *e, PyObject *obj, PyObject **instead);
 
 /* encode_leaf.c: atoms, text, numbers, identifiers. 1 written, 0 not a leaf,
  * -1 exception. */

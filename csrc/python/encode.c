@@ -6,6 +6,8 @@
 #include "base/limits.h"
 #include "term/inflate.h"
 
+#define STANDS_MAX 4 /* objects that stand for one another, one after the other */
+
 enum kind { F_LIST, F_TUPLE, F_ITEMS, F_DICT, F_MAP };
 
 /* Room */
@@ -316,21 +318,21 @@ static int put_container(rt_enc *e, PyObject *obj) {
 }
 
 static int put_rest(rt_enc *e, PyObject *obj) {
-    int rc = put_container(e, obj);
-    if (rc == 0) rc = rt_enc_own(e, obj);
-    /* What a foreign object stands for may again be foreign, but not for ever. */
     PyObject *held = NULL;
-    for (int i = 0; rc == 0 && i < 4; i++) {
+    int rc = 0;
+    /* What an object stands for may again stand for something, but not for ever. */
+    for (int i = 0; i <= STANDS_MAX; i++) {
         PyObject *instead = NULL;
-        rc = rt_enc_foreign(e, obj, &instead);
+        rc = i ? put_leaf(e, obj) : 0;
+        if (rc == 0) rc = rt_enc_stand_in(e, obj, &instead);
+        if (rc == 0) rc = put_container(e, obj);
+        if (rc == 0) rc = rt_enc_own(e, obj);
+        if (rc == 0) rc = rt_enc_foreign(e, obj, &instead);
         if (rc != 2) break;
         Py_XSETREF(held, instead);
         obj = instead;
-        rc = put_leaf(e, obj);
-        if (rc == 0) rc = put_container(e, obj);
-        if (rc == 0) rc = rt_enc_own(e, obj);
     }
-    if (rc == 0) rc = rt_enc_fail(e, "cannot encode %.200s", Py_TYPE(obj)->tp_name);
+    if (rc == 0 || rc == 2) rc = rt_enc_fail(e, "cannot encode %.200s", Py_TYPE(obj)->tp_name);
     Py_XDECREF(held);
     return rc < 0 ? -1 : 0;
 }
@@ -362,34 +364,6 @@ static int end_list(rt_enc *e, rt_enc_frame *f) {
 
 static int changed(rt_enc *e) {
     return rt_enc_fail(e, "a container changed size while it was encoded");
-}
-
-/* Sorts the pairs of a finished map by the bytes of their keys. */
-static int sort_pairs(rt_enc *e, rt_enc_frame *f) {
-    size_t n = (size_t)f->n, from = f->at[0], used = (size_t)(e->w - e->base);
-    f->at[n] = used;
-    PyObject *list = PyList_New((Py_ssize_t)n);
-    int rc = -1;
-    if (!list) return -1;
-    /* A key's bytes never are the beginning of another's, so whole pairs sort
-     * as their keys do. */
-    for (size_t i = 0; i < n; i++) {
-        PyObject *pair = PyBytes_FromStringAndSize((char *)e->base + f->at[i],
-                                                   (Py_ssize_t)(f->at[i + 1] - f->at[i]));
-        if (!pair) goto done;
-        PyList_SET_ITEM(list, (Py_ssize_t)i, pair);
-    }
-    if (PyList_Sort(list) < 0) goto done;
-    uint8_t *w = e->base + from;
-    for (size_t i = 0; i < n; i++) {
-        PyObject *pair = PyList_GET_ITEM(list, (Py_ssize_t)i);
-        memcpy(w, PyBytes_AS_STRING(pair), (size_t)PyBytes_GET_SIZE(pair));
-        w += PyBytes_GET_SIZE(pair);
-    }
-    rc = 0;
-done:
-    Py_DECREF(list);
-    return rc;
 }
 
 /* Python tells keys apart that may be one term in Erlang: a str and the bytes of its text,
@@ -527,7 +501,7 @@ static int rest_of_dict(rt_enc *e, rt_enc_frame *f, PyObject **out) {
         *out = value;
         return rc < 0 ? -1 : REST;
     }
-    if (f->at && sort_pairs(e, f) < 0) return -1;
+    if (f->at && rt_enc_sort_pairs(e, f) < 0) return -1;
     pop(e);
     return END;
 }
@@ -666,6 +640,25 @@ static PyObject *compress(rt_enc *e, int level) {
         out = PyBytes_FromStringAndSize((char *)buf.p, (Py_ssize_t)buf.n);
     rt_buf_fini(&buf);
     return out;
+}
+
+/* Encodes straight into the memory, as far as it goes: what does not fit is finished elsewhere, so
+ * that the error can say how long it is. */
+PyObject *rt_py_encode_into(const rt_codec *codec, PyObject *term, uint8_t *p, size_t n,
+                            size_t *used) {
+    rt_enc e;
+    PyObject *rest = NULL;
+    enc_init(&e, codec);
+    e.base = e.w = p;
+    e.end = p + n;
+    if (rt_enc_room(&e, 1) < 0) goto done;
+    rt_enc_u8(&e, RT_TAG_VERSION);
+    if (run(&e, term) < 0) goto done;
+    *used = (size_t)(e.w - e.base);
+    rest = e.bytes ? Py_NewRef(e.bytes) : Py_NewRef(Py_None);
+done:
+    enc_fini(&e);
+    return rest;
 }
 
 PyObject *rt_py_encode_bytes(const rt_codec *codec, PyObject *term) {

@@ -1,5 +1,5 @@
 #include "base/hash.h"
-#include "python/terms.h"
+#include "python/enc.h"
 
 /* A Map keeps its pairs in a dict under the canonical bytes of their keys, so
  * two keys are the same exactly when Erlang says so. */
@@ -27,6 +27,33 @@ int rt_py_map_add(PyObject *map, PyObject *key, PyObject *value) {
     }
     Py_XDECREF(pair);
     Py_XDECREF(bytes);
+    return rc;
+}
+
+int rt_enc_sort_pairs(rt_enc *e, rt_enc_frame *f) {
+    size_t n = (size_t)f->n, from = f->at[0], used = (size_t)(e->w - e->base);
+    f->at[n] = used;
+    PyObject *list = PyList_New((Py_ssize_t)n);
+    int rc = -1;
+    if (!list) return -1;
+    /* A key's bytes never are the beginning of another's, so whole pairs sort
+     * as their keys do. */
+    for (size_t i = 0; i < n; i++) {
+        PyObject *pair = PyBytes_FromStringAndSize((char *)e->base + f->at[i],
+                                                   (Py_ssize_t)(f->at[i + 1] - f->at[i]));
+        if (!pair) goto done;
+        PyList_SET_ITEM(list, (Py_ssize_t)i, pair);
+    }
+    if (PyList_Sort(list) < 0) goto done;
+    uint8_t *w = e->base + from;
+    for (size_t i = 0; i < n; i++) {
+        PyObject *pair = PyList_GET_ITEM(list, (Py_ssize_t)i);
+        memcpy(w, PyBytes_AS_STRING(pair), (size_t)PyBytes_GET_SIZE(pair));
+        w += PyBytes_GET_SIZE(pair);
+    }
+    rc = 0;
+done:
+    Py_DECREF(list);
     return rc;
 }
 

@@ -10,7 +10,7 @@
 #include "python/py.h"
 
 /* Adds Atom, Pid, Reference, Port, Fun, Export, BitString, ImproperList,
- * FrozenList, Map, Codec and the functions encode, decode and decode_prefix.
+ * FrozenList, Map, Codec and the functions of codec.c.
  * Imports router.errors. A second call adds the same objects again. */
 int rt_py_init(PyObject *module);
 

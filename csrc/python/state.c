@@ -56,6 +56,7 @@ static void state_drop(rt_py_state *st) {
         (PyObject *)st->improper, (PyObject *)st->bits, (PyObject *)st->export,
         (PyObject *)st->fun, (PyObject *)st->port, (PyObject *)st->ref, (PyObject *)st->pid,
         (PyObject *)st->atom, st->encode_error, st->decode_error, st->codec_default,
+        st->struct_key, st->term_hook,
     };
     for (size_t i = 0; i < sizeof held / sizeof *held; i++) Py_XDECREF(held[i]);
     for (int i = 0; i < 256; i++) Py_XDECREF(st->small[i]);

@@ -50,12 +50,17 @@ struct rt_codec {
     uint8_t binaries, strings_str, none_undefined, text_atom, compressed, safe;
     uint32_t max_depth;
     size_t max_bytes;
+    PyObject *structs;   /* router.etf.Structs, or NULL; and two dicts of it: */
+    PyObject *to_term;   /* type -> what makes a term of an object */
+    PyObject *from_term; /* Atom of a module -> what makes an object of a map */
 };
 
 typedef struct rt_py_state {
     PyTypeObject *atom, *pid, *ref, *port, *fun, *export, *bits, *improper, *frozen, *map, *codec;
     PyObject *encode_error, *decode_error;
     PyObject *codec_default;
+    PyObject *struct_key;      /* the Atom __struct__ */
+    PyObject *term_hook;       /* the str "__to_term__" */
     PyObject *small[256];      /* the integers of a byte */
     PyObject *np_generic, *np_ndarray, *np_bool, *np_integer, *np_floating; /* lazily */
     PyObject *compare;                                                      /* lazily */

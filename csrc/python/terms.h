@@ -75,12 +75,18 @@ PyObject *rt_py_canonical(PyObject *term);
 enum rt_encode_mode { RT_ENCODE_PLAIN, RT_ENCODE_CANONICAL };
 /* A whole external term with its version byte, as bytes; obeys `compressed`. */
 PyObject *rt_py_encode_bytes(const rt_codec *codec, PyObject *term);
-/* The parts of numpy: what an object that is none of Python's own becomes. */
+/* The same into the n bytes at p. Gives None; or, when it does not fit, bytes that begin with the
+ * whole term. *used: its length. */
+PyObject *rt_py_encode_into(const rt_codec *codec, PyObject *term, uint8_t *p, size_t n,
+                            size_t *used);
 
 /* Decodes one term; `owner` (may be NULL) is what memoryviews are taken of,
  * `base` what offsets in errors are counted from. */
 PyObject *rt_py_decode_at(const rt_codec *codec, const uint8_t *base, const uint8_t *p,
                           size_t n, size_t *used, PyObject *owner);
+
+/* The kind and the length of one term that is not decoded: a tuple of what etf.Peek holds. */
+PyObject *rt_py_peek(const rt_codec *codec, const uint8_t *base, const uint8_t *p, size_t n);
 
 PyMethodDef *rt_py_functions(void);
 

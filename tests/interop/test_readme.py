@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import struct
 import subprocess
 import sys
 import threading
@@ -193,3 +194,36 @@ def test_prices_are_published(elixir: Nodes, epmd: Epmd) -> None:
         assert program.ends().splitlines()[-1] == "told 1"
     got = etf.decode(told.result(PATIENCE))
     assert sorted(got, key=repr) == [{b"apple": 3}, {b"pear": 4}]
+
+
+def test_structs_are_objects(elixir: Nodes, epmd: Epmd) -> None:
+    orders, _ = guide("Structs", "python")
+    (module,) = guide("Structs", "elixir")
+    node = web(elixir)
+    node.elixir(
+        "me = self(); spawn(fn -> Code.eval_string(code); send(me, :up);"
+        " Process.sleep(:infinity) end); receive do :up -> :ok end",
+        Code=module.encode(),
+    )
+    with python(orders) as program:
+        assert program.ends().splitlines() == [
+            "Order(id=7, due=datetime.date(2026, 12, 24), tags=frozenset({'gift'}))",
+            "late: True",
+        ]
+
+
+def test_a_tensor_is_answered_with_a_tensor(elixir: Nodes, epmd: Epmd) -> None:
+    _, digits = guide("Structs", "python")
+    node = web(elixir)
+    with python(digits) as model:
+        model.until("serving")
+        # The struct is written out, for Nx is not needed to send it.
+        state = node.elixir("""
+            tensor = %{__struct__: Nx.Tensor, type: {:u, 8}, shape: {2, 2, 2},
+              names: [nil, nil, nil], vectorized_axes: [],
+              data: %{__struct__: Nx.BinaryBackend, state: <<1, 2, 3, 4, 5::32>>}}
+            {:ok, %{type: {:f, 64}, shape: {2}, data: %{state: state}}} =
+              GenServer.call({:digits, :"digits@127.0.0.1"}, {:predict, tensor})
+            state
+        """)
+    assert struct.unpack("=2d", state) == (2.5, 1.25)

@@ -1,0 +1,33 @@
+#include "python/enc.h"
+
+/* What makes a term of objects of this type or of a base of it: borrowed, or NULL. */
+static PyObject *maker_of(PyObject *table, PyTypeObject *t) {
+    PyObject *mro = t->tp_mro;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(mro); i++) {
+        PyObject *found = PyDict_GetItemWithError(table, PyTuple_GET_ITEM(mro, i));
+        if (found || PyErr_Occurred()) return found;
+    }
+    return NULL;
+}
+
+int rt_enc_stand_in(rt_enc *e, PyObject *obj, PyObject **instead) {
+    PyTypeObject *t = Py_TYPE(obj);
+    if (t == &PyTuple_Type || t == &PyList_Type || t == &PyDict_Type || t == e->st->pid ||
+        t == e->st->ref)
+        return 0;
+    PyObject *maker = NULL;
+    if (e->codec->to_term && !(maker = maker_of(e->codec->to_term, t)) && PyErr_Occurred())
+        return -1;
+    if (maker) {
+        Py_INCREF(maker);
+        *instead = PyObject_CallOneArg(maker, obj);
+        Py_DECREF(maker);
+    } else if (_PyType_Lookup(t, e->st->term_hook)) {
+        *instead = PyObject_CallMethodNoArgs(obj, e->st->term_hook);
+    } else {
+        return 0;
+    }
+    if (*instead == Py_NotImplemented) Py_CLEAR(*instead);
+    else if (!*instead) return -1;
+    return *instead ? 2 : 0;
+}

@@ -1,0 +1,198 @@
+"""Which Python classes stand for which Elixir structs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from router._core import Atom
+
+__all__ = ["Structs"]
+
+STRUCT = Atom("__struct__")
+ELIXIR = "Elixir."
+
+T = TypeVar("T")
+
+
+class _Field(NamedTuple):
+    key: Atom
+    """Of the struct."""
+    name: str
+    """Of the attribute."""
+    argument: str | None
+    """Of the class, which makes the others itself."""
+
+
+def _fields_of(cls: Any) -> list[_Field] | None:
+    """What a dataclass, an attrs or msgspec class, or a named tuple holds."""
+    if dataclasses.is_dataclass(cls):
+        return [
+            _Field(Atom(f.name), f.name, f.name if f.init else None)
+            for f in dataclasses.fields(cls)
+        ]
+    if hasattr(cls, "__attrs_attrs__"):
+        return [
+            _Field(Atom(a.name), a.name, (a.alias or a.name) if a.init else None)
+            for a in cls.__attrs_attrs__
+        ]
+    if hasattr(cls, "__struct_encode_fields__"):  # msgspec, which can rename them
+        both = zip(cls.__struct_encode_fields__, cls.__struct_fields__, strict=True)
+        return [_Field(Atom(key), name, name) for key, name in both]
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        return [_Field(Atom(name), name, name) for name in cls._fields]
+    return None
+
+
+def module_atom(module: str) -> Atom:
+    """The atom of a module as Elixir writes it: `Shop.Order`, with or without `Elixir.`."""
+    return Atom(module if module.startswith(ELIXIR) else ELIXIR + module)
+
+
+class _Fields:
+    """A class whose objects are their fields."""
+
+    def __init__(self, cls: type, module: Atom, fields: list[_Field]) -> None:
+        self.cls = cls
+        self.module = module
+        self.fields = fields
+        self.known = {STRUCT, *(field.key for field in fields)}
+
+    def to_term(self, obj: Any) -> dict[Atom, Any]:
+        term: dict[Atom, Any] = {STRUCT: self.module}
+        for key, name, _ in self.fields:
+            term[key] = getattr(obj, name)
+        return term
+
+    def from_term(self, term: Mapping[Any, Any]) -> Any:
+        for key in term:
+            if key not in self.known:
+                raise ValueError(f"{self.cls.__qualname__} has no field {key!s}")
+        return self.cls(**{
+            argument: term[key] for key, _, argument in self.fields if argument and key in term
+        })  # fmt: skip
+
+
+class _Hooks:
+    """A class that says itself what it stands for."""
+
+    def __init__(self, cls: type, module: Atom) -> None:
+        self.cls = cls
+        self.module = module
+
+    def to_term(self, obj: Any) -> dict[Any, Any]:
+        return {STRUCT: self.module, **_atom_keys(obj.__to_term__())}
+
+    def from_term(self, term: Mapping[Any, Any]) -> Any:
+        make: Callable[[dict[str, Any]], Any] = self.cls.__from_term__  # type: ignore[attr-defined]
+        return make({str(key): value for key, value in term.items() if key != STRUCT})
+
+
+def _atom_keys(fields: Any) -> dict[Any, Any]:
+    if not isinstance(fields, Mapping):
+        raise TypeError(f"__to_term__ of a struct gives a mapping of fields, not {fields!r}")
+    return {Atom(k) if type(k) is str else k: v for k, v in fields.items()}
+
+
+class Structs:
+    """Which Python classes stand for which Elixir structs, for `Codec(structs=...)`.
+
+    >>> structs = Structs()
+    >>> @structs.register(module="Shop.Order")
+    ... @dataclasses.dataclass
+    ... class Order:
+    ...     id: int
+    ...     paid: bool = False
+    >>> codec = etf.Codec(structs=structs)
+    >>> codec.decode(codec.encode(Order(7)))
+    Order(id=7, paid=False)
+
+    elixir: whether Elixir's own are known, and `Decimal` of its library of that name.
+    They become, and are made of:
+
+        Date            datetime.date             Decimal    decimal.Decimal
+        Time            datetime.time             MapSet     frozenset (also of a set)
+        NaiveDateTime   datetime.datetime         Range      range
+        DateTime        the same with a time zone Version    etf.Version
+
+    A value that Python has no equal of, such as a year before 1 or an offset unknown to
+    `zoneinfo`, stays a map. A precision of seconds other than Python would write is
+    remembered in a subclass, so that every struct goes back as it came.
+
+    tensors: whether numpy arrays are `Nx.Tensor` structs, instead of nested lists. An
+    array that is decoded is a read-only view of the message's bytes; one that is encoded
+    is copied once, into the message. Names of axes and backends other than
+    `Nx.BinaryBackend` are left as maps.
+
+    A struct inside a map's key stays an `etf.Map`, save the elements of a `MapSet`.
+    Register everything before the codec is used by several threads.
+    """
+
+    def __init__(self, *, elixir: bool = True, tensors: bool = False) -> None:
+        self._to_term: dict[type, Callable[[Any], Any]] = {}
+        self._from_term: dict[Atom, Callable[[Any], Any]] = {}
+        if elixir:
+            from router import _elixir
+
+            _elixir.add_to(self)
+        if tensors:
+            from router import _tensors
+
+            _tensors.add_to(self)
+
+    def register(self, cls: type[T] | None = None, /, *, module: str | None = None) -> Any:
+        """Makes a class and a struct stand for each other; also a decorator.
+
+        cls: a dataclass, an attrs or msgspec class or a named tuple, whose fields are the
+        struct's; or any class with the two hooks `__to_term__(self)`, which gives the
+        fields as a mapping from their names, and `__from_term__(cls, fields)`, a class
+        method that makes an object of it. module: as Elixir writes it, `"Shop.Order"`;
+        the name of the class when it is left out.
+
+        A field the class does not know, or one that it needs and that is missing, is a
+        `DecodeError`. Raises TypeError for a class whose fields cannot be known,
+        ValueError when the class or the module is registered already.
+        """
+        if cls is None:
+            return lambda decorated: self.register(decorated, module=module)
+        if not isinstance(cls, type):
+            raise TypeError(f"a class is registered, not {cls!r}")
+        atom = module_atom(module or cls.__name__)
+        fields = _fields_of(cls)
+        if hasattr(cls, "__to_term__") and hasattr(cls, "__from_term__"):
+            made: _Hooks | _Fields = _Hooks(cls, atom)
+        elif fields is not None:
+            made = _Fields(cls, atom, fields)
+        else:
+            raise TypeError(
+                f"{cls.__qualname__} is no dataclass, attrs or msgspec class or named tuple: "
+                "give it __to_term__ and __from_term__"
+            )
+        self.add(cls, atom, made.to_term, made.from_term)
+        return cls
+
+    def add(
+        self,
+        cls: type,
+        module: str,
+        to_term: Callable[[Any], Any],
+        from_term: Callable[[Any], Any],
+    ) -> None:
+        """The same with two functions, for a class that is not one's own.
+
+        to_term: gives the term to write for an object, with `Atom("__struct__")` in it;
+        NotImplemented leaves the object to the codec. from_term: gives the object for a
+        map, or NotImplemented, which leaves it a map.
+        """
+        atom = module_atom(module)
+        if cls in self._to_term:
+            raise ValueError(f"{cls.__qualname__} is registered already")
+        if atom in self._from_term:
+            raise ValueError(f"the struct {atom.removeprefix(ELIXIR)} is registered already")
+        self._to_term[cls] = to_term
+        self._from_term[atom] = from_term
+
+    def __repr__(self) -> str:
+        names = sorted(str(atom).removeprefix(ELIXIR) for atom in self._from_term)
+        return f"<Structs of {', '.join(names) or 'nothing'}>"
