@@ -10,17 +10,16 @@ import datetime as dt
 import decimal
 import zoneinfo
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import total_ordering
 from typing import TYPE_CHECKING, Any
 
 from router._core import Atom, FrozenList, Map
+from router._structs import STRUCT, Version
 from router.errors import EncodeError
 
 if TYPE_CHECKING:
     from router._structs import Structs
 
-__all__ = ["STRUCT", "Version", "add_to"]
+__all__ = ["add_to"]
 
 Fields = Mapping[Any, Any]
 """What a decoder found: a dict, or an `etf.Map`, which tells an atom from a text."""
@@ -34,7 +33,7 @@ def _atoms(names: str) -> tuple[Atom, ...]:
     return tuple(map(Atom, names.split()))
 
 
-STRUCT, CALENDAR, MICROSECOND = _atoms("__struct__ calendar microsecond")
+CALENDAR, MICROSECOND = _atoms("calendar microsecond")
 ISO, NIL = _atoms("Elixir.Calendar.ISO nil")
 DATE, CLOCK = _atoms("year month day"), _atoms("hour minute second")
 ZONE = _atoms("time_zone zone_abbr utc_offset std_offset")
@@ -230,7 +229,9 @@ def _decimal_from(fields: Fields) -> Any:
     sign, coefficient, exponent = (fields[name] for name in DECIMAL)
     if not _whole(sign, exponent) or sign not in (1, -1):
         return NotImplemented
-    if type(coefficient) is Atom and exponent == 0 and coefficient in (NAN, INFINITY):
+    if isinstance(coefficient, Atom):
+        if coefficient not in (NAN, INFINITY) or exponent != 0:
+            return NotImplemented
         return decimal.Decimal(coefficient).copy_sign(decimal.Decimal(sign))
     if not _whole(coefficient) or coefficient < 0:
         return NotImplemented
@@ -302,40 +303,6 @@ def _range_from(fields: Fields) -> Any:
     if not _whole(first, last, step) or step == 0:
         return NotImplemented
     return range(first, last + (1 if step > 0 else -1), step)
-
-
-@total_ordering
-@dataclass(frozen=True)
-class Version:
-    """A version as Elixir's `Version` reads it (Semantic Versioning 2.0.0), ordered as there.
-
-    pre: the parts of a pre-release, `("rc", 1)`; build: what follows a `+`, which does not
-    take part in comparisons.
-    """
-
-    major: int
-    minor: int
-    patch: int
-    pre: tuple[int | str, ...] = ()
-    build: str | None = None
-
-    def _key(self) -> tuple[Any, ...]:
-        pre = tuple((type(part) is str, part) for part in self.pre)
-        return (self.major, self.minor, self.patch, not self.pre, pre)
-
-    def __eq__(self, other: object) -> bool:
-        return self._key() == other._key() if isinstance(other, Version) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
-    def __lt__(self, other: object) -> bool:
-        return self._key() < other._key() if isinstance(other, Version) else NotImplemented
-
-    def __str__(self) -> str:
-        pre = "-" + ".".join(map(str, self.pre)) if self.pre else ""
-        build = "" if self.build is None else f"+{self.build}"
-        return f"{self.major}.{self.minor}.{self.patch}{pre}{build}"
 
 
 def _version_to(value: Version) -> dict[Atom, Any]:

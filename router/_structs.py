@@ -1,19 +1,54 @@
-"""Which Python classes stand for which Elixir structs."""
+"""Which Python classes stand for which Elixir structs, and one that Python lacks."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import total_ordering
 from typing import Any, NamedTuple, TypeVar
 
 from router._core import Atom
 
-__all__ = ["Structs"]
+__all__ = ["STRUCT", "Structs", "Version"]
 
 STRUCT = Atom("__struct__")
 ELIXIR = "Elixir."
 
 T = TypeVar("T")
+
+
+@total_ordering
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """A version as Elixir's `Version` reads it (Semantic Versioning 2.0.0), ordered as there.
+
+    pre: the parts of a pre-release, `("rc", 1)`; build: what follows a `+`, which does not
+    take part in comparisons.
+    """
+
+    major: int
+    minor: int
+    patch: int
+    pre: tuple[int | str, ...] = ()
+    build: str | None = None
+
+    def _key(self) -> tuple[Any, ...]:
+        pre = tuple((type(part) is str, part) for part in self.pre)
+        return (self.major, self.minor, self.patch, not self.pre, pre)
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, Version) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __lt__(self, other: object) -> bool:
+        return self._key() < other._key() if isinstance(other, Version) else NotImplemented
+
+    def __str__(self) -> str:
+        pre = "-" + ".".join(map(str, self.pre)) if self.pre else ""
+        build = "" if self.build is None else f"+{self.build}"
+        return f"{self.major}.{self.minor}.{self.patch}{pre}{build}"
 
 
 class _Field(NamedTuple):
@@ -40,9 +75,10 @@ def _fields_of(cls: Any) -> list[_Field] | None:
     if hasattr(cls, "__struct_encode_fields__"):  # msgspec, which can rename them
         both = zip(cls.__struct_encode_fields__, cls.__struct_fields__, strict=True)
         return [_Field(Atom(key), name, name) for key, name in both]
-    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return [_Field(Atom(name), name, name) for name in cls._fields]
-    return None
+    names: tuple[str, ...] | None = getattr(cls, "_fields", None)  # of a named tuple
+    if names is None or not issubclass(cls, tuple):
+        return None
+    return [_Field(Atom(name), name, name) for name in names]
 
 
 def module_atom(module: str) -> Atom:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from router._core import Atom
-from router._elixir import STRUCT
+from router._structs import STRUCT
 
 if TYPE_CHECKING:
     from router._structs import Structs

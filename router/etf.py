@@ -35,10 +35,9 @@ from router._core import (
     encode,
     encode_into,
 )
-from router._elixir import Version
 from router._format import format, parse
 from router._order import compare
-from router._structs import Structs
+from router._structs import Structs, Version
 from router._types import Term
 from router.errors import DecodeError, EncodeError
 
