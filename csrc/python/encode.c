@@ -317,7 +317,8 @@ static int put_container(rt_enc *e, PyObject *obj) {
     return rc < 0 ? -1 : 1;
 }
 
-static int put_rest(rt_enc *e, PyObject *obj) {
+/* What is none of the usual: own types, subclasses, and what stands for something else. */
+static int put_odd(rt_enc *e, PyObject *obj) {
     PyObject *held = NULL;
     int rc = 0;
     /* What an object stands for may again stand for something, but not for ever. */
@@ -335,6 +336,15 @@ static int put_rest(rt_enc *e, PyObject *obj) {
     if (rc == 0 || rc == 2) rc = rt_enc_fail(e, "cannot encode %.200s", Py_TYPE(obj)->tp_name);
     Py_XDECREF(held);
     return rc < 0 ? -1 : 0;
+}
+
+static int put_rest(rt_enc *e, PyObject *obj) {
+    PyTypeObject *t = Py_TYPE(obj);
+    if (t == &PyTuple_Type) return open_tuple(e, obj);
+    if (t == &PyList_Type) return open_list(e, obj, F_LIST, PyList_GET_SIZE(obj));
+    if (t == &PyDict_Type) return open_dict(e, obj, obj, F_DICT);
+    if (t == e->st->pid || t == e->st->ref) return rt_enc_own(e, obj) < 0 ? -1 : 0;
+    return put_odd(e, obj);
 }
 
 /* The next value to write */

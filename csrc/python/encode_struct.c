@@ -12,9 +12,6 @@ static PyObject *maker_of(PyObject *table, PyTypeObject *t) {
 
 int rt_enc_stand_in(rt_enc *e, PyObject *obj, PyObject **instead) {
     PyTypeObject *t = Py_TYPE(obj);
-    if (t == &PyTuple_Type || t == &PyList_Type || t == &PyDict_Type || t == e->st->pid ||
-        t == e->st->ref)
-        return 0;
     PyObject *maker = NULL;
     if (e->codec->to_term && !(maker = maker_of(e->codec->to_term, t)) && PyErr_Occurred())
         return -1;
