@@ -270,7 +270,16 @@ def seed_inbound() -> Iterator[bytes]:
             yield options + run
 
 
+def seed_codec() -> Iterator[bytes]:
+    from fuzz import fuzz_codec
+
+    return fuzz_codec.seeds(
+        data for _, data in vectors("terms.txt") if len(data) <= INPUT_BYTES_MAX // 8
+    )
+
+
 SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
+    "fuzz_codec": seed_codec,
     "fuzz_scan": seed_scan,
     "fuzz_handshake": seed_handshake,
     "fuzz_frame": seed_frame,

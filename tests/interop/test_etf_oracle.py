@@ -1,7 +1,8 @@
 """Erlang makes terms and judges what comes back; nothing may be lost.
 
 The oracle is a plain `erl` without a node, spoken to over its standard input
-and output. Seeds are fixed, so a failure can be repeated.
+and output. Seeds are fixed, so that a failure can be repeated; the long run takes others
+and more terms, and a failure names its seed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from router import etf
 from router.etf import Atom
 
 HERE = Path(__file__).parent
+LONG = os.environ.get("ROUTER_TEST_LONG", "") not in ("", "0")
+FIRST_SEED = random.randrange(2**32) if LONG else 0
+MANY = 2_000 if LONG else 100  # times 500 terms: a million, or fifty thousand
 
 
 class Oracle:
@@ -67,12 +71,12 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Oracle]:
     judge.close()
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_terms_of_erlang_come_back_the_same(oracle: Oracle, seed: int) -> None:
-    terms = oracle.ask(Atom("make"), seed, 500)
-    assert len(terms) == 500
-    wrong = oracle.ask(Atom("same"), [etf.encode(t) for t in terms])
-    assert not wrong, [terms[i] for i in wrong[:3]]
+def test_terms_of_erlang_come_back_the_same(oracle: Oracle) -> None:
+    for seed in range(FIRST_SEED, FIRST_SEED + MANY):
+        terms = oracle.ask(Atom("make"), seed, 500)
+        assert len(terms) == 500
+        wrong = oracle.ask(Atom("same"), [etf.encode(t) for t in terms])
+        assert not wrong, (seed, [terms[i] for i in wrong[:3]])
 
 
 @pytest.mark.parametrize("seed", range(100, 103))
@@ -162,16 +166,16 @@ class Maker:
         return {self.key(2): value for value in many}
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_terms_of_python_survive_a_visit_to_erlang(oracle: Oracle, seed: int) -> None:
-    maker = Maker(seed)
-    terms = [maker.term(4) for _ in range(400)]
-    data = [etf.encode(t) for t in terms]
-    echoed = oracle.ask(Atom("echo"), data)
-    for term, mine, theirs in zip(terms, data, echoed, strict=True):
-        assert theirs != Atom("error"), term
-        # Erlang may order the pairs of a map otherwise, so objects are compared.
-        assert etf.decode(theirs) == etf.decode(mine), term
+def test_terms_of_python_survive_a_visit_to_erlang(oracle: Oracle) -> None:
+    for seed in range(FIRST_SEED, FIRST_SEED + MANY // 4):
+        maker = Maker(seed)
+        terms = [maker.term(4) for _ in range(400)]
+        data = [etf.encode(t) for t in terms]
+        echoed = oracle.ask(Atom("echo"), data)
+        for term, mine, theirs in zip(terms, data, echoed, strict=True):
+            assert theirs != Atom("error"), (seed, term)
+            # Erlang may order the pairs of a map otherwise, so objects are compared.
+            assert etf.decode(theirs) == etf.decode(mine), (seed, term)
 
 
 @pytest.mark.parametrize("seed", range(200, 206))

@@ -44,7 +44,7 @@ order(_) -> [].
 
 make(Seed, Count) ->
     _ = rand:seed(exsss, {Seed, 17, 42}),
-    [term(4) || _ <- lists:seq(1, Count)].
+    [term(pick([1, 2, 2, 3, 4])) || _ <- lists:seq(1, Count)].
 
 pick(List) -> lists:nth(rand:uniform(length(List)), List).
 below(N) -> rand:uniform(N) - 1.
