@@ -6,15 +6,27 @@ import ctypes
 import hashlib
 import os
 import subprocess
+import sysconfig
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from bench.measure import BenchError
 
-__all__ = ["ROOT", "Context", "Library", "bare_read", "counting", "lfht", "library", "packets"]
+__all__ = [
+    "ROOT",
+    "Context",
+    "Library",
+    "bare_read",
+    "builder",
+    "counting",
+    "lfht",
+    "library",
+    "packets",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "bench"
@@ -126,6 +138,17 @@ def lfht() -> Library:
         raise BenchError(URCU_HINT if "urcu" in str(e) else str(e)) from None
     except OSError as e:  # the headers are there and the library is not
         raise BenchError(f"{URCU_HINT} ({e})") from None
+
+
+@cache
+def builder() -> Callable[[Any], Any]:
+    """Makes an object like its argument: the limit of any decoder."""
+    include = f"-I{sysconfig.get_path('include')}"
+    path = _compile("builder", [ROOT / "bench" / "c" / "build_objects.c"], [include])
+    make = ctypes.PyDLL(str(path)).builder
+    make.restype = ctypes.py_object
+    found: Callable[[Any], Any] = make()
+    return found
 
 
 @cache

@@ -34,6 +34,28 @@ RT_INLINE uint64_t rt_py_mix(const uint8_t *p, size_t n) {
     return a ^ (a >> 29);
 }
 
+/* A call of memcpy costs more than what most strings hold. */
+RT_INLINE void rt_py_copy(uint8_t *to, const uint8_t *p, size_t n) {
+    if (n > 16) {
+        memcpy(to, p, n);
+    } else if (n >= 8) { /* two pieces that may overlap */
+        uint64_t first, last;
+        memcpy(&first, p, 8);
+        memcpy(&last, p + n - 8, 8);
+        memcpy(to, &first, 8);
+        memcpy(to + n - 8, &last, 8);
+    } else if (n >= 4) {
+        uint32_t first, last;
+        memcpy(&first, p, 4);
+        memcpy(&last, p + n - 4, 4);
+        memcpy(to, &first, 4);
+        memcpy(to + n - 4, &last, 4);
+    } else if (n > 0) {
+        to[0] = p[0];
+        to[n / 2] = p[n / 2];
+        to[n - 1] = p[n - 1];
+    }
+}
 /* Whether two runs of n bytes are the same; names and keys are short, and a call of memcmp
  * costs more than comparing them. */
 RT_INLINE bool rt_py_same(const void *x, const void *y, size_t n) {

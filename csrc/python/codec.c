@@ -221,14 +221,20 @@ static PyObject *decode_from(const rt_codec *codec, const Py_buffer *view, PyObj
 
 static PyObject *decode_whole(const rt_codec *codec, PyObject *data) {
     Py_buffer view;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return NULL;
+    bool bytes = PyBytes_CheckExact(data); /* which cannot change, and need no export */
+    if (bytes) {
+        view.buf = PyBytes_AS_STRING(data);
+        view.len = PyBytes_GET_SIZE(data);
+    } else if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
     size_t used = 0;
     PyObject *out = decode_from(codec, &view, data, 0, &used);
     if (out && used != (size_t)view.len) {
         Py_DECREF(out);
         out = fail_at("bytes after the term", used);
     }
-    PyBuffer_Release(&view);
+    if (!bytes) PyBuffer_Release(&view);
     return out;
 }
 

@@ -41,6 +41,14 @@ RT_INLINE PyObject *rt_dec_cut(const rt_dec *d) {
     return rt_dec_fail(d, d->c.end, "the term ends too early");
 }
 
+/* What an atom stands for; `plain`: true, false and nil stand for themselves. */
+PyObject *rt_dec_atom_value(rt_dec *d, rt_atom_obj *a, bool plain);
+/* The text of a binary, bytes when it is no UTF-8; a key of a map, from the cache of keys when
+ * it has at most RT_PY_KEY_BYTES_MAX bytes (and at least one, as text). */
+PyObject *rt_dec_text(const uint8_t *p, size_t n);
+PyObject *rt_dec_key_bytes(rt_dec *d, const uint8_t *p, size_t n);
+PyObject *rt_dec_key_str(rt_dec *d, const uint8_t *p, size_t n);
+
 /* Each builds what follows the tag, which has been read. */
 PyObject *rt_dec_atom(rt_dec *d, uint8_t tag, bool plain);
 PyObject *rt_dec_big(rt_dec *d, uint8_t tag);

@@ -7,6 +7,7 @@
 
 #define PRESIZED_MAX 1024u
 #define GC_PAUSE_BYTES 256u
+#define FLOAT_EXPONENT_BITS 0x7ff0000000000000ULL
 
 enum kind { F_LIST, F_APPEND, F_TAIL, F_TUPLE, F_DICT, F_MAP };
 
@@ -103,9 +104,7 @@ static int open_map(rt_dec *d, PyObject **out) {
         Py_DECREF(map);
         return -1;
     }
-    if (!push(d, map, d->keys ? F_MAP : F_DICT, n)) return -1;
-    key_begins(d);
-    return 1;
+    return push(d, map, d->keys ? F_MAP : F_DICT, n) ? 1 : -1;
 }
 
 static int open_list(rt_dec *d, uint32_t n) {
@@ -313,7 +312,7 @@ static int floods(rt_dec_frame *f, PyObject *key) {
     return ++*count > RT_DEC_HASH_SAME_MAX + f->i / (RT_DEC_HASH_CLASSES / 8);
 }
 
-static int add_pair(rt_dec *d, rt_dec_frame *f, PyObject *key, PyObject *val) {
+RT_INLINE int add_pair(rt_dec *d, rt_dec_frame *f, PyObject *key, PyObject *val) {
     if (f->kind == F_MAP) {
         int rc = rt_py_map_add(f->obj, key, val);
         return rc > 0 ? twice(d) : rc;
@@ -391,6 +390,12 @@ static int as_struct(rt_dec *d, PyObject **v) {
     return *v ? 0 : -1;
 }
 
+RT_INLINE int finish_map(rt_dec *d, rt_dec_frame *f, PyObject **v) {
+    rt_free(f->hashes);
+    *v = pop(d);
+    return RT_UNLIKELY(d->codec->from_term != NULL) ? as_struct(d, v) : 0;
+}
+
 RT_INLINE int deliver_map(rt_dec *d, rt_dec_frame *f, PyObject **v) {
     if (!f->key) {
         f->key = *v;
@@ -401,13 +406,7 @@ RT_INLINE int deliver_map(rt_dec *d, rt_dec_frame *f, PyObject **v) {
     Py_DECREF(*v);
     Py_CLEAR(f->key);
     if (RT_UNLIKELY(rc < 0)) return -1;
-    if (++f->i < f->n) {
-        key_begins(d);
-        return 1;
-    }
-    rt_free(f->hashes);
-    *v = pop(d);
-    return RT_UNLIKELY(d->codec->from_term != NULL) ? as_struct(d, v) : 0;
+    return ++f->i < f->n ? 1 : finish_map(d, f, v);
 }
 
 RT_INLINE int deliver(rt_dec *d, PyObject **v) {
@@ -432,16 +431,162 @@ RT_INLINE int deliver(rt_dec *d, PyObject **v) {
     }
 }
 
+/* The functions below take the plain leaves that come next straight into the open container. None
+ * reads what it does not know, or what is cut: value() does, and says what is wrong. */
+
+/* 1: *out is the next value; 0: nothing was read; -1. */
+RT_INLINE int leaf(rt_dec *d, PyObject **out) {
+    const uint8_t *p = d->c.p;
+    size_t left = rt_cursor_left(&d->c), n, slot;
+    rt_atom_obj *a;
+    if (RT_UNLIKELY(left < 2)) return 0;
+    switch (*p) {
+    case RT_TAG_SMALL_INTEGER:
+        *out = Py_NewRef(d->st->small[p[1]]);
+        d->c.p = p + 2;
+        return 1;
+    case RT_TAG_INTEGER:
+        if (RT_UNLIKELY(left < 5)) return 0;
+        *out = PyLong_FromLong((int32_t)rt_load_u32(p + 1));
+        d->c.p = p + 5;
+        break;
+    case RT_TAG_NEW_FLOAT: {
+        double v;
+        uint64_t bits;
+        if (RT_UNLIKELY(left < 9)) return 0;
+        bits = rt_load_u64(p + 1);
+        if (RT_UNLIKELY((bits & FLOAT_EXPONENT_BITS) == FLOAT_EXPONENT_BITS)) return 0;
+        memcpy(&v, &bits, 8);
+        *out = PyFloat_FromDouble(v);
+        d->c.p = p + 9;
+        break;
+    }
+    case RT_TAG_BINARY:
+        if (RT_UNLIKELY(left < 5)) return 0;
+        n = rt_load_u32(p + 1);
+        if (RT_UNLIKELY(left - 5 < n || d->codec->binaries == RT_BINARIES_VIEW)) return 0;
+        *out = d->codec->binaries == RT_BINARIES_STR
+                   ? rt_dec_text(p + 5, n)
+                   : PyBytes_FromStringAndSize((const char *)p + 5, (Py_ssize_t)n);
+        d->c.p = p + 5 + n;
+        break;
+    case RT_TAG_SMALL_ATOM_UTF8:
+        n = p[1];
+        if (RT_UNLIKELY(left - 2 < n)) return 0;
+        a = rt_py_atom_recent(d->st, p + 2, n, &slot);
+        if (RT_UNLIKELY(!a)) return 0;
+        *out = rt_dec_atom_value(d, a, false);
+        d->c.p = p + 2 + n;
+        return 1;
+    case RT_TAG_SMALL_BIG:
+        d->c.p = p + 1;
+        *out = rt_dec_big(d, RT_TAG_SMALL_BIG);
+        break;
+    case RT_TAG_STRING:
+        d->c.p = p + 1;
+        *out = rt_dec_string(d);
+        break;
+    case RT_TAG_NEW_PID:
+    case RT_TAG_NEWER_REFERENCE:
+        d->c.p = p + 1;
+        *out = rt_dec_ident(d, *p);
+        break;
+    default: return 0;
+    }
+    return RT_LIKELY(*out) ? 1 : -1;
+}
+
+/* The same for a key of a dict. */
+RT_INLINE int key_leaf(rt_dec *d, PyObject **out) {
+    const uint8_t *p = d->c.p;
+    size_t left = rt_cursor_left(&d->c), n;
+    if (RT_LIKELY(left >= 5 && *p == RT_TAG_BINARY)) {
+        n = rt_load_u32(p + 1);
+        if (RT_UNLIKELY(left - 5 < n || n - 1 >= RT_PY_KEY_BYTES_MAX)) return 0;
+        *out = d->codec->binaries == RT_BINARIES_STR ? rt_dec_key_str(d, p + 5, n)
+                                                     : rt_dec_key_bytes(d, p + 5, n);
+        d->c.p = p + 5 + n;
+        return RT_LIKELY(*out) ? 1 : -1;
+    }
+    /* The others are cut or of a length that is not kept; a list must be frozen. */
+    return left && *p != RT_TAG_BINARY && *p != RT_TAG_STRING ? leaf(d, out) : 0;
+}
+
+static int fill_tuple(rt_dec *d, rt_dec_frame *f, PyObject **v) {
+    PyObject *tuple = f->obj;
+    uint32_t i = f->i, n = f->n;
+    int rc = 1;
+    while (i < n && (rc = leaf(d, v)) > 0) PyTuple_SET_ITEM(tuple, (Py_ssize_t)i++, *v);
+    d->owed -= i - f->i;
+    f->i = i;
+    if (RT_UNLIKELY(rc <= 0)) return rc < 0 ? -1 : 1;
+    *v = pop(d);
+    return 0;
+}
+
+static int fill_list(rt_dec *d, rt_dec_frame *f, PyObject **v) {
+    PyObject *list = f->obj;
+    uint32_t i = f->i, n = f->n;
+    int rc = 1;
+    while (i < n && (rc = leaf(d, v)) > 0) PyList_SET_ITEM(list, (Py_ssize_t)i++, *v);
+    d->owed -= i - f->i;
+    f->i = i;
+    if (RT_UNLIKELY(rc <= 0)) return rc < 0 ? -1 : 1;
+    return list_tail(d, f, v);
+}
+
+static int fill_dict(rt_dec *d, rt_dec_frame *f, PyObject **v) {
+    while (f->i < f->n) {
+        PyObject *key = f->key;
+        int rc;
+        if (!key) {
+            rc = key_leaf(d, &key);
+            if (RT_UNLIKELY(rc <= 0)) return rc < 0 ? -1 : 1;
+            d->owed--;
+        }
+        rc = leaf(d, v);
+        if (RT_UNLIKELY(rc <= 0)) {
+            f->key = key;
+            return rc < 0 ? -1 : 1;
+        }
+        d->owed--;
+        f->key = NULL;
+        rc = add_pair(d, f, key, *v);
+        Py_DECREF(key);
+        Py_DECREF(*v);
+        if (RT_UNLIKELY(rc < 0)) return -1;
+        f->i++;
+    }
+    return finish_map(d, f, v);
+}
+
+/* 1: the container on top waits for what value() must read; 0: *v has become it; -1. */
+RT_INLINE int fill(rt_dec *d, PyObject **v) {
+    rt_dec_frame *f = &d->stack[d->depth - 1];
+    if (RT_UNLIKELY(d->keys)) return 1; /* in a key everything is frozen */
+    switch (f->kind) {
+    case F_LIST: return fill_list(d, f, v);
+    case F_TUPLE: return fill_tuple(d, f, v);
+    case F_DICT: return fill_dict(d, f, v);
+    default: return 1;
+    }
+}
+
 static PyObject *run(rt_dec *d) {
+    PyObject *v = NULL;
+    int rc = value(d, &v);
     for (;;) {
-        PyObject *v = NULL;
-        int rc = value(d, &v);
         while (rc == 0) {
             if (d->depth == 0) return v;
             rc = deliver(d, &v);
         }
         if (RT_UNLIKELY(rc < 0)) return NULL;
+        rc = fill(d, &v);
+        if (rc <= 0) continue;
+        rt_dec_frame *f = &d->stack[d->depth - 1];
+        if (f->kind >= F_DICT && !f->key) key_begins(d);
         d->owed--;
+        rc = value(d, &v);
     }
 }
 

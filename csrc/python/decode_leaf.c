@@ -17,7 +17,7 @@ PyObject *rt_dec_fail(const rt_dec *d, const uint8_t *at, const char *text) {
 
 /* Atoms */
 
-static PyObject *atom_value(rt_dec *d, rt_atom_obj *a, bool plain) {
+PyObject *rt_dec_atom_value(rt_dec *d, rt_atom_obj *a, bool plain) {
     bool undefined = d->codec->none_undefined;
     if (RT_LIKELY(plain || a->special == RT_ATOM_PLAIN)) return Py_NewRef((PyObject *)a);
     switch (a->special) {
@@ -38,7 +38,7 @@ static PyObject *atom_slow(rt_dec *d, const uint8_t *p, size_t n, bool plain) {
         if (PyErr_Occurred()) return NULL;
         return rt_dec_fail(d, d->c.p - n, "an unknown atom, refused by safe=True");
     }
-    PyObject *value = atom_value(d, (rt_atom_obj *)atom, plain);
+    PyObject *value = rt_dec_atom_value(d, (rt_atom_obj *)atom, plain);
     Py_DECREF(atom);
     return value;
 }
@@ -53,7 +53,7 @@ static PyObject *atom_latin1(rt_dec *d, const uint8_t *p, size_t n, bool plain) 
         if (PyErr_Occurred()) return NULL;
         return rt_dec_fail(d, d->c.p - n, "an unknown atom, refused by safe=True");
     }
-    PyObject *value = atom_value(d, (rt_atom_obj *)atom, plain);
+    PyObject *value = rt_dec_atom_value(d, (rt_atom_obj *)atom, plain);
     Py_DECREF(atom);
     return value;
 }
@@ -78,7 +78,7 @@ PyObject *rt_dec_atom(rt_dec *d, uint8_t tag, bool plain) {
     if (RT_UNLIKELY(latin1 && !rt_ascii(name.p, n))) return atom_latin1(d, name.p, n, plain);
     size_t slot;
     rt_atom_obj *recent = rt_py_atom_recent(d->st, name.p, n, &slot);
-    if (RT_LIKELY(recent)) return atom_value(d, recent, plain);
+    if (RT_LIKELY(recent)) return rt_dec_atom_value(d, recent, plain);
     return atom_slow(d, name.p, n, plain);
 }
 
@@ -147,7 +147,7 @@ PyObject *rt_dec_float(rt_dec *d, uint8_t tag) {
 
 /* Binaries and strings */
 
-static PyObject *key_bytes(rt_dec *d, const uint8_t *p, size_t n) {
+PyObject *rt_dec_key_bytes(rt_dec *d, const uint8_t *p, size_t n) {
     PyObject **slot = &d->st->bytes_keys[(rt_py_mix(p, n) >> 8) & (RT_PY_KEY_CACHE - 1)];
     PyObject *key = *slot;
     if (key && (size_t)PyBytes_GET_SIZE(key) == n && rt_py_same(PyBytes_AS_STRING(key), p, n))
@@ -159,11 +159,11 @@ static PyObject *key_bytes(rt_dec *d, const uint8_t *p, size_t n) {
 
 static PyObject *ascii_str(const uint8_t *p, size_t n) {
     PyObject *str = PyUnicode_New((Py_ssize_t)n, 127);
-    if (str && n) memcpy(PyUnicode_DATA(str), p, n);
+    if (str) rt_py_copy((uint8_t *)PyUnicode_DATA(str), p, n);
     return str;
 }
 
-static PyObject *text(const uint8_t *p, size_t n) {
+PyObject *rt_dec_text(const uint8_t *p, size_t n) {
     if (RT_LIKELY(rt_ascii(p, n))) return ascii_str(p, n);
     if (rt_utf8_chars(p, n) < 0)
         return PyBytes_FromStringAndSize((const char *)p, (Py_ssize_t)n);
@@ -171,19 +171,19 @@ static PyObject *text(const uint8_t *p, size_t n) {
 }
 
 /* Only ASCII keys are kept: the bytes of the others are not those of their text. */
-static PyObject *key_str(rt_dec *d, const uint8_t *p, size_t n) {
+PyObject *rt_dec_key_str(rt_dec *d, const uint8_t *p, size_t n) {
     PyObject **slot = &d->st->str_keys[(rt_py_mix(p, n) >> 8) & (RT_PY_KEY_CACHE - 1)];
     PyObject *key = *slot;
     if (key && (size_t)PyUnicode_GET_LENGTH(key) == n && rt_py_same(PyUnicode_DATA(key), p, n))
         return Py_NewRef(key);
-    key = text(p, n);
+    key = rt_dec_text(p, n);
     if (key && PyUnicode_CheckExact(key) && PyUnicode_IS_ASCII(key))
         Py_XSETREF(*slot, Py_NewRef(key));
     return key;
 }
 
 static PyObject *binary_str(rt_dec *d, const uint8_t *p, size_t n) {
-    return d->keys && n && n <= RT_PY_KEY_BYTES_MAX ? key_str(d, p, n) : text(p, n);
+    return d->keys && n && n <= RT_PY_KEY_BYTES_MAX ? rt_dec_key_str(d, p, n) : rt_dec_text(p, n);
 }
 
 static PyObject *binary_view(rt_dec *d, const uint8_t *p, size_t n) {
@@ -211,7 +211,7 @@ static PyObject *binary_of(rt_dec *d, const uint8_t *p, size_t n) {
         break;
     default: break;
     }
-    if (d->keys && n <= RT_PY_KEY_BYTES_MAX) return key_bytes(d, p, n);
+    if (d->keys && n <= RT_PY_KEY_BYTES_MAX) return rt_dec_key_bytes(d, p, n);
     return PyBytes_FromStringAndSize((const char *)p, (Py_ssize_t)n);
 }
 

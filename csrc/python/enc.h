@@ -54,35 +54,13 @@ RT_INLINE void rt_enc_tag_u32(rt_enc *e, uint8_t tag, uint32_t v) {
     w[0] = tag;
     rt_store_u32(w + 1, v);
 }
-/* A call of memcpy costs more than what most strings hold. */
-RT_INLINE void rt_enc_copy(uint8_t *to, const uint8_t *p, size_t n) {
-    if (n > 16) {
-        memcpy(to, p, n);
-    } else if (n >= 8) { /* two pieces that may overlap */
-        uint64_t first, last;
-        memcpy(&first, p, 8);
-        memcpy(&last, p + n - 8, 8);
-        memcpy(to, &first, 8);
-        memcpy(to + n - 8, &last, 8);
-    } else if (n >= 4) {
-        uint32_t first, last;
-        memcpy(&first, p, 4);
-        memcpy(&last, p + n - 4, 4);
-        memcpy(to, &first, 4);
-        memcpy(to + n - 4, &last, 4);
-    } else if (n > 0) {
-        to[0] = p[0];
-        to[n / 2] = p[n / 2];
-        to[n - 1] = p[n - 1];
-    }
-}
 /* A length-tagged run of bytes; needs 5 + n of room. */
 RT_INLINE void rt_enc_run(rt_enc *e, uint8_t tag, const void *p, size_t n) {
     uint8_t *w = e->w;
     e->w = w + 5 + n;
     w[0] = tag;
     rt_store_u32(w + 1, (uint32_t)n);
-    rt_enc_copy(w + 5, p, n);
+    rt_py_copy(w + 5, p, n);
 }
 /* One integer of up to 64 bits; needs 11 bytes of room. */
 RT_INLINE void rt_enc_i64(rt_enc *e, int64_t v) {

@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "term/inflate.h"
 
+#define SPARE_BYTES 16u
 #define STANDS_MAX 4 /* objects that stand for one another, one after the other */
 
 enum kind { F_LIST, F_TUPLE, F_ITEMS, F_DICT, F_MAP };
@@ -31,7 +32,8 @@ static int grow_own(rt_enc *e, size_t used, size_t need) {
 
 int rt_enc_grow(rt_enc *e, size_t extra) {
     size_t used = (size_t)(e->w - e->base);
-    if (used + extra > e->codec->max_bytes)
+    /* Who asks may ask for a little more than it needs: check_size is exact. */
+    if (used + extra > e->codec->max_bytes + SPARE_BYTES)
         return rt_enc_fail(e, "the term takes over %zu bytes (max_bytes)", e->codec->max_bytes);
     if (!e->buf) return grow_own(e, used, used + extra);
     size_t before = (size_t)(e->base - e->buf->p);
@@ -287,7 +289,7 @@ RT_INLINE int put_leaf(rt_enc *e, PyObject *obj) {
     if (t == e->st->atom) {
         rt_atom_obj *a = (rt_atom_obj *)obj;
         if (RT_UNLIKELY(rt_enc_room(e, a->ext_n) < 0)) return -1;
-        rt_enc_copy(e->w, a->ext, a->ext_n);
+        rt_py_copy(e->w, a->ext, a->ext_n);
         e->w += a->ext_n;
         return 1;
     }

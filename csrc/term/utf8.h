@@ -10,11 +10,22 @@
 /* True when none of n bytes is over 127. */
 RT_INLINE bool rt_ascii(const uint8_t *p, size_t n) {
     uint64_t bits = 0, v;
-    for (; n >= 8; n -= 8, p += 8) {
-        memcpy(&v, p, 8);
+    if (n >= 8) { /* the last piece may overlap */
+        const uint8_t *last = p + n - 8;
+        for (; p < last; p += 8) {
+            memcpy(&v, p, 8);
+            bits |= v;
+        }
+        memcpy(&v, last, 8);
         bits |= v;
+    } else if (n >= 4) {
+        uint32_t a, b;
+        memcpy(&a, p, 4);
+        memcpy(&b, p + n - 4, 4);
+        bits = a | b;
+    } else if (n > 0) {
+        bits = (uint64_t)p[0] | p[n / 2] | p[n - 1];
     }
-    for (; n > 0; n--, p++) bits |= *p;
     return (bits & 0x8080808080808080ULL) == 0;
 }
 

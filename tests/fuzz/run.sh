@@ -1,6 +1,8 @@
 #!/bin/sh
 # Fuzzes each target for some seconds, from the committed inputs onward, and shortens what it
 # found into inputs to commit. Needs clang with libFuzzer (Debian: clang, libclang-rt-*-dev).
+# A target in C is a program of its own; one in Python runs under atheris, whose libFuzzer also sees
+# the C core, compiled for it.
 # Usage: tests/fuzz/run.sh PYTHON SECONDS [TARGET...]
 set -e
 python=$1
@@ -29,14 +31,33 @@ compile() {
         $sources "$here/$1.c" -lz -lpthread -lm -o "$out/$1"
 }
 
-for target in ${@:-$(cd $here && ls fuzz_*.c | sed 's/\.c$//')}; do
+prepare() { # $out/$1 becomes the program
+    if [ -f "$here/$1.c" ]; then
+        compile "$1"
+        return
+    fi
+    "$python" -m pip --disable-pip-version-check install -q --no-build-isolation -e '.[fuzz]'
+    CC=$clang CFLAGS=-DRT_DEBUG ROUTER_SANITIZE=$sanitizers,fuzzer-no-link \
+        "$python" setup.py -q build --build-base "$out/objects" --build-lib "$out/core"
+    preload=$("$python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/asan_with_fuzzer.so
+    cat >"$out/$1" <<WORDS
+#!/bin/sh
+export PYTHONPATH=$PWD/$out/core:$PWD/tests PYTHONSAFEPATH=1 PYTHONMALLOC=malloc
+export UBSAN_OPTIONS=print_stacktrace=1
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:malloc_context_size=6
+exec env LD_PRELOAD=$preload $python $here/$1.py "\$@"
+WORDS
+    chmod +x "$out/$1"
+}
+
+for target in ${@:-$(cd $here && ls fuzz_*.c fuzz_*.py | sed 's/\.[a-z]*$//')}; do
     echo "== $target, $seconds s"
-    compile "$target"
+    prepare "$target"
     rm -rf "$out/$target.inputs" "$out/$target.short"
     mkdir -p "$out/$target.short" "$out/crashes"
     "$python" $here/corpus.py unpack "$target" "$out/$target.inputs"
     if ! "$out/$target" "$out/$target.inputs" -max_total_time="$seconds" -max_len=4096 \
-        -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=1 \
+        -timeout=30 -rss_limit_mb=4096 -print_final_stats=1 -verbosity=1 \
         -artifact_prefix="$out/crashes/$target-" >"$out/$target.log" 2>&1; then
         grep -B2 -A30 'ERROR\|runtime error\|does not hold\|assertion' "$out/$target.log" >&2 || true
         cat >&2 <<WORDS

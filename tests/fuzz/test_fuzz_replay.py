@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import corpus
+from fuzz import corpus, fuzz_codec
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "tests" / "fuzz"
 CSRC = ROOT / "csrc"
 TARGETS = sorted(path.stem for path in HERE.glob("fuzz_*.c"))
+IN_PYTHON = sorted(path.stem for path in HERE.glob("fuzz_*.py"))
 CC = os.environ.get("CC", "cc").split()
 FLAGS = [
     *["-std=gnu11", "-g", "-O1", "-DRT_DEBUG", "-DRT_TEST_ALLOC"],
@@ -57,8 +58,9 @@ def needs(target: str) -> list[str]:
 
 
 def test_every_target_has_inputs() -> None:
-    assert list(corpus.SEEDS) and sorted(corpus.SEEDS) == TARGETS
-    assert sorted(p.stem for p in (HERE / "corpus").glob("*.pack")) == TARGETS
+    assert TARGETS and IN_PYTHON == ["fuzz_codec"]
+    assert sorted(corpus.SEEDS) == sorted(TARGETS + IN_PYTHON)
+    assert {p.stem for p in (HERE / "corpus").glob("*.pack")} == set(corpus.SEEDS)
     assert sum(p.stat().st_size for p in (HERE / "corpus").iterdir()) <= PACKS_BYTES_MAX
 
 
@@ -72,7 +74,15 @@ def test_replay(target: str, library: Path, tmp_path: Path) -> None:
     assert len(corpus.read_pack(target)) > 10
 
 
-@pytest.mark.parametrize("target", TARGETS)
+def test_replay_of_the_codec() -> None:
+    """In this process: `make sanitize` runs it too."""
+    inputs = corpus.read_pack("fuzz_codec")
+    assert len(inputs) > 100
+    for data in inputs:
+        fuzz_codec.one(data)
+
+
+@pytest.mark.parametrize("target", TARGETS + IN_PYTHON)
 def test_what_the_seeds_are_made_from_is_still_there(target: str) -> None:
     """The first inputs, which every corpus grew from, can be made again."""
     seeds = list(corpus.SEEDS[target]())

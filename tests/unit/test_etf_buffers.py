@@ -72,6 +72,20 @@ def test_bad_buffers() -> None:
         Codec(max_bytes=10).encode_into("x" * 100, bytearray(200))
 
 
+@pytest.mark.parametrize("room", range(0, len(etf.encode(TERM)) + 20, 3))
+def test_max_bytes_is_the_same_limit_everywhere(room: int) -> None:
+    """However short the buffer, what encode() takes is taken."""
+    data = etf.encode(TERM)
+    codec = Codec(max_bytes=len(data))
+    assert codec.encode(TERM) == data
+    buffer = bytearray(room)
+    assert codec.encode_into(TERM, buffer) == len(data)
+    assert buffer[: len(data)] == data
+    for into in (codec.encode, lambda term: codec.encode_into(term, bytearray(room))):
+        with pytest.raises(EncodeError, match="max_bytes"):
+            into([TERM])
+
+
 def test_user_code_that_tries_to_take_the_buffer_away() -> None:
     class Thief:
         def __to_term__(self) -> Any:
