@@ -71,7 +71,10 @@ class ErlangTerms:
 
         return sample
 
-    def close(self) -> None:
+    def __enter__(self) -> ErlangTerms:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None
         stdin.close()

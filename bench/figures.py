@@ -16,7 +16,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ class Figure:
     at_least: float | None = None
     no_slower: bool = False
     absolute: bool = False
+    limit: str = ""
+    """Another peer, which nothing can beat: to come near it is enough."""
+    limit_at_most: float | None = None
     pending: str = ""
 
     @property
@@ -64,8 +67,16 @@ class Figure:
         return f"<= {self.at_most:g}" if self.at_most is not None else f">= {self.at_least:g}"
 
     def matches(self, path: str, ours: str, peer: str, size: int) -> bool:
-        same = (self.path, self.ours, self.peer) == (path, ours, peer)
+        same = (self.path, self.ours) == (path, ours) and peer in (self.peer, self.limit)
         return same and self.size in (None, size)
+
+    @property
+    def beside_limit(self) -> Figure:
+        """What holds too when this falls short."""
+        return replace(
+            self, peer=self.limit, at_most=self.limit_at_most, at_least=None, no_slower=False,
+            limit="",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,8 @@ class Verdict:
     ratio: Ratio | None = None
     value: float | None = None
     """Our own median, of an absolute figure."""
+    by_limit: bool = False
+    """Judged, and the ratio taken, beside the figure's limit."""
 
 
 def _expand(entry: dict[str, Any]) -> Iterator[Figure]:
@@ -84,6 +97,8 @@ def _expand(entry: dict[str, Any]) -> Iterator[Figure]:
             made["peer"] = made["peer"].replace("$ours", made["ours"])
         figure = Figure(**made)
         asked = (figure.at_most is not None) + (figure.at_least is not None) + figure.no_slower
+        if bool(figure.limit) != (figure.limit_at_most is not None):
+            raise ValueError(f"{figure.name}: both of limit and limit_at_most, or none")
         if asked != (not figure.pending):
             raise ValueError(f"{figure.name}: one of at_most, at_least and no_slower")
         if not figure.pending and figure.bench not in BENCHES:
@@ -134,11 +149,22 @@ def check(figures: Iterable[Figure], quick: bool = False) -> dict[Figure, Verdic
 
         document = run(bench, quick, wanted)
         for figure in asked:
-            taken = (
-                c for c in document.comparisons if figure.matches(c.path, c.ours, c.peer, c.size)
-            )
-            found[figure] = judge(figure, next(taken, None))
+            found[figure] = judge(figure, _comparison(document, figure))
+            if figure.limit and found[figure].verdict != HOLDS:
+                beside = figure.beside_limit
+                instead = judge(beside, _comparison(document, beside))
+                if instead.verdict != MISSING:
+                    found[figure] = replace(instead, by_limit=True)
     return found
+
+
+def _comparison(document: report.Document, figure: Figure) -> Comparison | None:
+    taken = (
+        c
+        for c in document.comparisons
+        if c.peer == figure.peer and figure.matches(c.path, c.ours, c.peer, c.size)
+    )
+    return next(taken, None)
 
 
 def _row(figure: Figure, verdicts: list[Verdict]) -> tuple[str, ...]:
@@ -156,6 +182,8 @@ def _row(figure: Figure, verdicts: list[Verdict]) -> tuple[str, ...]:
         low = min(v.ratio.low for v in verdicts if v.ratio)
         high = max(v.ratio.high for v in verdicts if v.ratio)
         interval = f"{low:.3f} .. {high:.3f}"
+    if any(v.by_limit for v in verdicts):
+        ratio += " of the limit"
     if last.value is not None:
         ratio = f"{report.number(last.value)} = {ratio} x"
     held = sum(v.verdict == HOLDS for v in verdicts)

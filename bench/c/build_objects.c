@@ -1,7 +1,7 @@
 /* The limit of any decoder: an object like the given one is made of new objects, as a decoder has
- * to, and nothing is read or checked. Keys of dicts, atoms and identifiers are taken as they are,
- * as from a cache. */
-#include <Python.h>
+ * to, and nothing is read or checked. Keys of dicts, atoms and pids are taken as they are, as from
+ * a cache. */
+#include "python/state.h"
 
 static PyObject *build(PyObject *like);
 
@@ -40,6 +40,17 @@ static PyObject *build_text(PyObject *like)
     return made;
 }
 
+static PyObject *build_reference(PyObject *like)
+{
+    const rt_ident_obj *from = (const rt_ident_obj *)like;
+    rt_ident_obj *made = PyObject_NewVar(rt_ident_obj, Py_TYPE(like), Py_SIZE(like));
+    if (!made) return NULL;
+    made->node = Py_NewRef(from->node);
+    made->hash = -1;
+    memcpy(made->ext, from->ext, (size_t)Py_SIZE(like));
+    return (PyObject *)made;
+}
+
 static PyObject *build(PyObject *like)
 {
     PyTypeObject *type = Py_TYPE(like);
@@ -50,6 +61,7 @@ static PyObject *build(PyObject *like)
     if (type == &PyBytes_Type)
         return PyBytes_FromStringAndSize(PyBytes_AS_STRING(like), PyBytes_GET_SIZE(like));
     if (type == &PyFloat_Type) return PyFloat_FromDouble(PyFloat_AS_DOUBLE(like));
+    if (strcmp(type->tp_name, "router.etf.Reference") == 0) return build_reference(like);
     if (type == &PyLong_Type) {
         int overflow;
         long long value = PyLong_AsLongLongAndOverflow(like, &overflow);
