@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import BenchError
+from router.etf import Reference
 
 __all__ = [
     "ROOT",
@@ -146,8 +147,8 @@ def builder() -> Callable[[Any], Any]:
     include = f"-I{sysconfig.get_path('include')}"
     path = _compile("builder", [ROOT / "bench" / "c" / "build_objects.c"], [include])
     make = ctypes.PyDLL(str(path)).builder
-    make.restype = ctypes.py_object
-    found: Callable[[Any], Any] = make()
+    make.restype, make.argtypes = ctypes.py_object, [ctypes.py_object]
+    found: Callable[[Any], Any] = make(Reference)
     return found
 
 

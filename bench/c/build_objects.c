@@ -3,6 +3,8 @@
  * a cache. */
 #include "python/state.h"
 
+static PyTypeObject *reference;
+
 static PyObject *build(PyObject *like);
 
 static PyObject *build_list(PyObject *like)
@@ -61,7 +63,7 @@ static PyObject *build(PyObject *like)
     if (type == &PyBytes_Type)
         return PyBytes_FromStringAndSize(PyBytes_AS_STRING(like), PyBytes_GET_SIZE(like));
     if (type == &PyFloat_Type) return PyFloat_FromDouble(PyFloat_AS_DOUBLE(like));
-    if (strcmp(type->tp_name, "router.etf.Reference") == 0) return build_reference(like);
+    if (type == reference) return build_reference(like);
     if (type == &PyLong_Type) {
         int overflow;
         long long value = PyLong_AsLongLongAndOverflow(like, &overflow);
@@ -80,8 +82,9 @@ static PyObject *call(PyObject *self, PyObject *like)
 }
 
 /* A Python function that makes an object like its argument. */
-__attribute__((visibility("default"))) PyObject *builder(void)
+__attribute__((visibility("default"))) PyObject *builder(PyTypeObject *type_of_references)
 {
+    reference = type_of_references;
     static PyMethodDef definition = {"build", call, METH_O, NULL};
     return PyCFunction_New(&definition, NULL);
 }

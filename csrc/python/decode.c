@@ -512,6 +512,31 @@ RT_INLINE int key_leaf(rt_dec *d, PyObject **out) {
     return left && *p != RT_TAG_BINARY && *p != RT_TAG_STRING ? leaf(d, out) : 0;
 }
 
+/* What fill() and its parts give, besides 0 with *v, the container they have finished, and -1:
+ * another container is open, or value() must read what comes. */
+enum { OPENED = 1, NEEDED = 2 };
+
+/* The next value is no leaf: opens the usual containers. */
+static int open_next(rt_dec *d) {
+    const uint8_t *p = d->c.p;
+    size_t left = rt_cursor_left(&d->c);
+    PyObject *empty;
+    if (RT_LIKELY(left >= 2 && *p == RT_TAG_SMALL_TUPLE && p[1])) {
+        d->owed--;
+        d->c.p = p + 2;
+        return open_tuple(d, p[1], &empty);
+    }
+    if (RT_UNLIKELY(left < 5 || (*p != RT_TAG_MAP && *p != RT_TAG_LIST) || !rt_load_u32(p + 1)))
+        return NEEDED;
+    d->owed--;
+    if (*p == RT_TAG_MAP) {
+        d->c.p = p + 1;
+        return open_map(d, &empty);
+    }
+    d->c.p = p + 5;
+    return open_list(d, rt_load_u32(p + 1));
+}
+
 static int fill_tuple(rt_dec *d, rt_dec_frame *f, PyObject **v) {
     PyObject *tuple = f->obj;
     uint32_t i = f->i, n = f->n;
@@ -519,7 +544,7 @@ static int fill_tuple(rt_dec *d, rt_dec_frame *f, PyObject **v) {
     while (i < n && (rc = leaf(d, v)) > 0) PyTuple_SET_ITEM(tuple, (Py_ssize_t)i++, *v);
     d->owed -= i - f->i;
     f->i = i;
-    if (RT_UNLIKELY(rc <= 0)) return rc < 0 ? -1 : 1;
+    if (RT_UNLIKELY(rc <= 0)) return rc < 0 ? -1 : open_next(d);
     *v = pop(d);
     return 0;
 }
@@ -531,8 +556,9 @@ static int fill_list(rt_dec *d, rt_dec_frame *f, PyObject **v) {
     while (i < n && (rc = leaf(d, v)) > 0) PyList_SET_ITEM(list, (Py_ssize_t)i++, *v);
     d->owed -= i - f->i;
     f->i = i;
-    if (RT_UNLIKELY(rc <= 0)) return rc < 0 ? -1 : 1;
-    return list_tail(d, f, v);
+    if (RT_UNLIKELY(rc <= 0)) return rc < 0 ? -1 : open_next(d);
+    rc = list_tail(d, f, v);
+    return rc > 0 ? NEEDED : rc;
 }
 
 static int fill_dict(rt_dec *d, rt_dec_frame *f, PyObject **v) {
@@ -541,13 +567,13 @@ static int fill_dict(rt_dec *d, rt_dec_frame *f, PyObject **v) {
         int rc;
         if (!key) {
             rc = key_leaf(d, &key);
-            if (RT_UNLIKELY(rc <= 0)) return rc < 0 ? -1 : 1;
+            if (RT_UNLIKELY(rc <= 0)) return rc < 0 ? -1 : NEEDED;
             d->owed--;
         }
         rc = leaf(d, v);
         if (RT_UNLIKELY(rc <= 0)) {
             f->key = key;
-            return rc < 0 ? -1 : 1;
+            return rc < 0 ? -1 : open_next(d);
         }
         d->owed--;
         f->key = NULL;
@@ -560,15 +586,14 @@ static int fill_dict(rt_dec *d, rt_dec_frame *f, PyObject **v) {
     return finish_map(d, f, v);
 }
 
-/* 1: the container on top waits for what value() must read; 0: *v has become it; -1. */
 RT_INLINE int fill(rt_dec *d, PyObject **v) {
     rt_dec_frame *f = &d->stack[d->depth - 1];
-    if (RT_UNLIKELY(d->keys)) return 1; /* in a key everything is frozen */
+    if (RT_UNLIKELY(d->keys)) return NEEDED; /* in a key everything is frozen */
     switch (f->kind) {
     case F_LIST: return fill_list(d, f, v);
     case F_TUPLE: return fill_tuple(d, f, v);
     case F_DICT: return fill_dict(d, f, v);
-    default: return 1;
+    default: return NEEDED;
     }
 }
 
@@ -582,7 +607,7 @@ static PyObject *run(rt_dec *d) {
         }
         if (RT_UNLIKELY(rc < 0)) return NULL;
         rc = fill(d, &v);
-        if (rc <= 0) continue;
+        if (rc != NEEDED) continue;
         rt_dec_frame *f = &d->stack[d->depth - 1];
         if (f->kind >= F_DICT && !f->key) key_begins(d);
         d->owed--;

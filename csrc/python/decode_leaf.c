@@ -282,6 +282,21 @@ static PyObject *pid_recent(rt_dec *d) {
     return pid;
 }
 
+/* The same for a reference: one whose node is a recent atom in its short form stands in the input
+ * as its canonical bytes. */
+static PyObject *ref_of_recent_node(rt_dec *d) {
+    const uint8_t *p = d->c.p - 1;
+    size_t left = rt_cursor_left(&d->c) + 1, slot;
+    if (left < 5 || p[1] != 0 || p[2] > RT_REF_WORDS_MAX || p[3] != RT_TAG_SMALL_ATOM_UTF8)
+        return NULL;
+    size_t n = 5u + p[4] + 4u + 4u * p[2];
+    if (left < n) return NULL;
+    rt_atom_obj *node = rt_py_atom_recent(d->st, p + 5, p[4], &slot);
+    PyObject *ref = node ? rt_py_ident_new(d->st->ref, (PyObject *)node, p, n) : NULL;
+    if (ref) d->c.p = p + n;
+    return ref;
+}
+
 /* Copies `n` bytes of numbers; false at the end of the input. */
 static bool numbers(rt_dec *d, uint8_t **w, size_t n) {
     rt_slice s;
@@ -355,6 +370,10 @@ PyObject *rt_dec_ident(rt_dec *d, uint8_t tag) {
     if (tag == RT_TAG_NEW_PID) {
         PyObject *recent = pid_recent(d);
         if (recent) return recent;
+    }
+    if (tag == RT_TAG_NEWER_REFERENCE) {
+        PyObject *ref = ref_of_recent_node(d);
+        if (ref || PyErr_Occurred()) return ref;
     }
     PyTypeObject *type = ident_type(d->st, tag, w++);
     if (type == d->st->ref) {
