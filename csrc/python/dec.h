@@ -43,11 +43,29 @@ RT_INLINE PyObject *rt_dec_cut(const rt_dec *d) {
 
 /* What an atom stands for; `plain`: true, false and nil stand for themselves. */
 PyObject *rt_dec_atom_value(rt_dec *d, rt_atom_obj *a, bool plain);
-/* The text of a binary, bytes when it is no UTF-8; a key of a map, from the cache of keys when
- * it has at most RT_PY_KEY_BYTES_MAX bytes (and at least one, as text). */
+/* The text of a binary, bytes when it is no UTF-8. */
 PyObject *rt_dec_text(const uint8_t *p, size_t n);
-PyObject *rt_dec_key_bytes(rt_dec *d, const uint8_t *p, size_t n);
-PyObject *rt_dec_key_str(rt_dec *d, const uint8_t *p, size_t n);
+
+/* A key of a map through the cache of keys: of at most RT_PY_KEY_BYTES_MAX bytes, and at least one
+ * as text. */
+PyObject *rt_dec_new_key_bytes(PyObject **slot, const uint8_t *p, size_t n);
+PyObject *rt_dec_new_key_str(PyObject **slot, const uint8_t *p, size_t n);
+RT_INLINE PyObject *rt_dec_key_bytes(rt_dec *d, const uint8_t *p, size_t n) {
+    PyObject **slot = &d->st->bytes_keys[(rt_py_mix(p, n) >> 8) & (RT_PY_KEY_CACHE - 1)];
+    PyObject *key = *slot;
+    if (RT_LIKELY(key && (size_t)PyBytes_GET_SIZE(key) == n &&
+                  rt_py_same(PyBytes_AS_STRING(key), p, n)))
+        return Py_NewRef(key);
+    return rt_dec_new_key_bytes(slot, p, n);
+}
+RT_INLINE PyObject *rt_dec_key_str(rt_dec *d, const uint8_t *p, size_t n) {
+    PyObject **slot = &d->st->str_keys[(rt_py_mix(p, n) >> 8) & (RT_PY_KEY_CACHE - 1)];
+    PyObject *key = *slot;
+    if (RT_LIKELY(key && (size_t)PyUnicode_GET_LENGTH(key) == n &&
+                  rt_py_same(((PyASCIIObject *)key) + 1, p, n)))
+        return Py_NewRef(key);
+    return rt_dec_new_key_str(slot, p, n);
+}
 
 /* Each builds what follows the tag, which has been read. */
 PyObject *rt_dec_atom(rt_dec *d, uint8_t tag, bool plain);

@@ -27,7 +27,7 @@ static int stack_grow(rt_dec *d) {
 
 /* Promises `values` more terms. Each takes a byte at least, and all promises
  * together must fit what is left, or nested claims would multiply memory. */
-static bool promise(rt_dec *d, uint64_t values) {
+RT_INLINE bool promise(rt_dec *d, uint64_t values) {
     if (RT_LIKELY(d->owed + values <= rt_cursor_left(&d->c))) {
         d->owed += values;
         return true;
@@ -36,18 +36,26 @@ static bool promise(rt_dec *d, uint64_t values) {
     return false;
 }
 
-/* Opens a container; steals obj, which may be NULL with an exception set. */
-static bool push(rt_dec *d, PyObject *obj, uint8_t kind, uint32_t n) {
-    if (RT_UNLIKELY(!obj)) return false;
-    if (RT_UNLIKELY(d->depth >= d->codec->max_depth)) {
+/* Why no further container can be opened; drops it. */
+static bool too_deep(rt_dec *d, PyObject *obj) {
+    if (d->depth >= d->codec->max_depth)
         rt_dec_fail(d, d->c.p, "the term is nested too deep (max_depth)");
-        goto fail;
-    }
-    if (RT_UNLIKELY(d->keys && d->depth - d->keys_depth >= RT_DEC_KEY_DEPTH_MAX)) {
+    else
         rt_dec_fail(d, d->c.p, "a map key is nested over 256 deep");
-        goto fail;
+    Py_DECREF(obj);
+    return false;
+}
+
+/* Opens a container; steals obj, which may be NULL with an exception set. */
+RT_INLINE bool push(rt_dec *d, PyObject *obj, uint8_t kind, uint32_t n) {
+    if (RT_UNLIKELY(!obj)) return false;
+    if (RT_UNLIKELY(d->depth >= d->codec->max_depth ||
+                    (d->keys && d->depth - d->keys_depth >= RT_DEC_KEY_DEPTH_MAX)))
+        return too_deep(d, obj);
+    if (RT_UNLIKELY(d->depth == d->cap) && stack_grow(d) < 0) {
+        Py_DECREF(obj);
+        return false;
     }
-    if (RT_UNLIKELY(d->depth == d->cap) && stack_grow(d) < 0) goto fail;
     rt_dec_frame *f = &d->stack[d->depth++];
     f->obj = obj;
     f->key = NULL;
@@ -56,9 +64,6 @@ static bool push(rt_dec *d, PyObject *obj, uint8_t kind, uint32_t n) {
     f->n = n;
     f->kind = kind;
     return true;
-fail:
-    Py_DECREF(obj);
-    return false;
 }
 
 /* Gives the container to the caller and closes its frame. */
@@ -72,7 +77,7 @@ RT_INLINE void key_begins(rt_dec *d) {
 
 /* Containers: 1 opened, 0 *out is the value, -1 exception. */
 
-static int open_tuple(rt_dec *d, uint32_t n, PyObject **out) {
+RT_INLINE int open_tuple(rt_dec *d, uint32_t n, PyObject **out) {
     if (n == 0) {
         *out = PyTuple_New(0);
         return *out ? 0 : -1;
@@ -88,7 +93,7 @@ static PyObject *new_dict(const rt_dec *d, uint32_t n) {
     return _PyDict_NewPresized((Py_ssize_t)n);
 }
 
-static int open_map(rt_dec *d, PyObject **out) {
+RT_INLINE int open_map(rt_dec *d, PyObject **out) {
     uint32_t n;
     if (!rt_cursor_u32(&d->c, &n)) {
         rt_dec_cut(d);
@@ -107,7 +112,7 @@ static int open_map(rt_dec *d, PyObject **out) {
     return push(d, map, d->keys ? F_MAP : F_DICT, n) ? 1 : -1;
 }
 
-static int open_list(rt_dec *d, uint32_t n) {
+RT_INLINE int open_list(rt_dec *d, uint32_t n) {
     if (!promise(d, (uint64_t)n + 1)) return -1;
     return push(d, PyList_New((Py_ssize_t)n), F_LIST, n) ? 1 : -1;
 }

@@ -147,12 +147,9 @@ PyObject *rt_dec_float(rt_dec *d, uint8_t tag) {
 
 /* Binaries and strings */
 
-PyObject *rt_dec_key_bytes(rt_dec *d, const uint8_t *p, size_t n) {
-    PyObject **slot = &d->st->bytes_keys[(rt_py_mix(p, n) >> 8) & (RT_PY_KEY_CACHE - 1)];
-    PyObject *key = *slot;
-    if (key && (size_t)PyBytes_GET_SIZE(key) == n && rt_py_same(PyBytes_AS_STRING(key), p, n))
-        return Py_NewRef(key);
-    key = PyBytes_FromStringAndSize((const char *)p, (Py_ssize_t)n);
+/* Not in the cache: takes the place of what is. */
+PyObject *rt_dec_new_key_bytes(PyObject **slot, const uint8_t *p, size_t n) {
+    PyObject *key = PyBytes_FromStringAndSize((const char *)p, (Py_ssize_t)n);
     if (key) Py_XSETREF(*slot, Py_NewRef(key));
     return key;
 }
@@ -171,12 +168,8 @@ PyObject *rt_dec_text(const uint8_t *p, size_t n) {
 }
 
 /* Only ASCII keys are kept: the bytes of the others are not those of their text. */
-PyObject *rt_dec_key_str(rt_dec *d, const uint8_t *p, size_t n) {
-    PyObject **slot = &d->st->str_keys[(rt_py_mix(p, n) >> 8) & (RT_PY_KEY_CACHE - 1)];
-    PyObject *key = *slot;
-    if (key && (size_t)PyUnicode_GET_LENGTH(key) == n && rt_py_same(PyUnicode_DATA(key), p, n))
-        return Py_NewRef(key);
-    key = rt_dec_text(p, n);
+PyObject *rt_dec_new_key_str(PyObject **slot, const uint8_t *p, size_t n) {
+    PyObject *key = rt_dec_text(p, n);
     if (key && PyUnicode_CheckExact(key) && PyUnicode_IS_ASCII(key))
         Py_XSETREF(*slot, Py_NewRef(key));
     return key;
