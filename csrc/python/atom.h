@@ -60,14 +60,24 @@ RT_INLINE void rt_py_copy(uint8_t *to, const uint8_t *p, size_t n) {
  * costs more than comparing them. */
 RT_INLINE bool rt_py_same(const void *x, const void *y, size_t n) {
     const uint8_t *p = x, *q = y;
-    uint64_t a, b, c, d;
-    if (n > 16) return memcmp(p, q, n) == 0;
+    uint64_t a, b, c, d, both = 0;
+    if (n > 16) {
+        if (n > 32) return memcmp(p, q, n) == 0;
+        memcpy(&a, p, 8);
+        memcpy(&b, q, 8);
+        memcpy(&c, p + 8, 8);
+        memcpy(&d, q + 8, 8);
+        both = (a ^ b) | (c ^ d);
+        p += n - 16; /* the last ones may overlap these */
+        q += n - 16;
+        n = 16;
+    }
     if (n >= 8) { /* two pieces that may overlap */
         memcpy(&a, p, 8);
         memcpy(&b, q, 8);
         memcpy(&c, p + n - 8, 8);
         memcpy(&d, q + n - 8, 8);
-        return ((a ^ b) | (c ^ d)) == 0;
+        return ((a ^ b) | (c ^ d) | both) == 0;
     }
     if (n >= 4) {
         uint32_t e, f, g, h;

@@ -543,51 +543,56 @@ static int open_next(rt_dec *d) {
 }
 
 static int fill_tuple(rt_dec *d, rt_dec_frame *f, PyObject **v) {
-    PyObject *tuple = f->obj;
+    PyObject *tuple = f->obj, *item;
     uint32_t i = f->i, n = f->n;
     int rc = 1;
-    while (i < n && (rc = leaf(d, v)) > 0) PyTuple_SET_ITEM(tuple, (Py_ssize_t)i++, *v);
+    while (i < n && (rc = leaf(d, &item)) > 0) PyTuple_SET_ITEM(tuple, (Py_ssize_t)i++, item);
     d->owed -= i - f->i;
     f->i = i;
-    if (RT_UNLIKELY(rc <= 0)) return rc < 0 ? -1 : open_next(d);
+    if (rc <= 0) return rc < 0 ? -1 : open_next(d);
     *v = pop(d);
     return 0;
 }
 
 static int fill_list(rt_dec *d, rt_dec_frame *f, PyObject **v) {
-    PyObject *list = f->obj;
+    PyObject *list = f->obj, *item;
     uint32_t i = f->i, n = f->n;
     int rc = 1;
-    while (i < n && (rc = leaf(d, v)) > 0) PyList_SET_ITEM(list, (Py_ssize_t)i++, *v);
+    while (i < n && (rc = leaf(d, &item)) > 0) PyList_SET_ITEM(list, (Py_ssize_t)i++, item);
     d->owed -= i - f->i;
     f->i = i;
-    if (RT_UNLIKELY(rc <= 0)) return rc < 0 ? -1 : open_next(d);
+    if (rc <= 0) return rc < 0 ? -1 : open_next(d);
     rc = list_tail(d, f, v);
     return rc > 0 ? NEEDED : rc;
 }
 
 static int fill_dict(rt_dec *d, rt_dec_frame *f, PyObject **v) {
-    while (f->i < f->n) {
-        PyObject *key = f->key;
-        int rc;
+    PyObject *key = f->key, *item;
+    uint32_t taken = 0;
+    int rc;
+    f->key = NULL;
+    for (; f->i < f->n; f->i++, key = NULL) {
         if (!key) {
             rc = key_leaf(d, &key);
-            if (RT_UNLIKELY(rc <= 0)) return rc < 0 ? -1 : NEEDED;
-            d->owed--;
+            if (RT_UNLIKELY(rc <= 0)) {
+                d->owed -= taken;
+                return rc < 0 ? -1 : NEEDED;
+            }
+            taken++;
         }
-        rc = leaf(d, v);
-        if (RT_UNLIKELY(rc <= 0)) {
+        rc = leaf(d, &item);
+        if (rc <= 0) {
             f->key = key;
+            d->owed -= taken;
             return rc < 0 ? -1 : open_next(d);
         }
-        d->owed--;
-        f->key = NULL;
-        rc = add_pair(d, f, key, *v);
+        taken++;
+        rc = add_pair(d, f, key, item);
         Py_DECREF(key);
-        Py_DECREF(*v);
+        Py_DECREF(item);
         if (RT_UNLIKELY(rc < 0)) return -1;
-        f->i++;
     }
+    d->owed -= taken;
     return finish_map(d, f, v);
 }
 

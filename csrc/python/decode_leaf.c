@@ -154,14 +154,12 @@ PyObject *rt_dec_new_key_bytes(PyObject **slot, const uint8_t *p, size_t n) {
     return key;
 }
 
-static PyObject *ascii_str(const uint8_t *p, size_t n) {
-    PyObject *str = PyUnicode_New((Py_ssize_t)n, 127);
-    if (str) rt_py_copy((uint8_t *)PyUnicode_DATA(str), p, n);
-    return str;
-}
-
 PyObject *rt_dec_text(const uint8_t *p, size_t n) {
-    if (RT_LIKELY(rt_ascii(p, n))) return ascii_str(p, n);
+    if (RT_LIKELY(rt_ascii(p, n))) {
+        PyObject *str = PyUnicode_New((Py_ssize_t)n, 127);
+        if (RT_LIKELY(str)) rt_py_copy((uint8_t *)(((PyASCIIObject *)str) + 1), p, n);
+        return str;
+    }
     if (rt_utf8_chars(p, n) < 0)
         return PyBytes_FromStringAndSize((const char *)p, (Py_ssize_t)n);
     return PyUnicode_DecodeUTF8((const char *)p, (Py_ssize_t)n, NULL);
@@ -255,7 +253,7 @@ static PyObject *pid_of(rt_dec *d, const uint8_t *ext, size_t n, PyObject *node)
     uint64_t h = rt_load_u64(ext + n - 12) * 0x9e3779b97f4a7c15ULL ^ rt_load_u32(ext + n - 4);
     PyObject **slot = &d->st->pid_cache[(h >> 32 ^ n) & (RT_PY_PID_CACHE - 1)];
     rt_ident_obj *recent = (rt_ident_obj *)*slot;
-    if (recent && (size_t)Py_SIZE(recent) == n && memcmp(recent->ext, ext, n) == 0)
+    if (recent && (size_t)Py_SIZE(recent) == n && rt_py_same(recent->ext, ext, n))
         return Py_NewRef((PyObject *)recent);
     if (!node) return NULL;
     PyObject *pid = rt_py_ident_new(d->st->pid, node, ext, n);
