@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import math
+import os
 import pickle
 import struct
 import sys
@@ -265,5 +266,6 @@ def seeds(terms: Iterator[bytes]) -> Iterator[bytes]:
 
 
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, one)
+    # libFuzzer starts its own program again to merge inputs.
+    atheris.Setup([os.environ.get("FUZZ_PROGRAM", sys.argv[0]), *sys.argv[1:]], one)
     atheris.Fuzz()

@@ -43,7 +43,7 @@ prepare() { # $out/$1 becomes the program
     cat >"$out/$1" <<WORDS
 #!/bin/sh
 export PYTHONPATH=$PWD/$out/core:$PWD/tests PYTHONSAFEPATH=1 PYTHONMALLOC=malloc
-export UBSAN_OPTIONS=print_stacktrace=1
+export UBSAN_OPTIONS=print_stacktrace=1 FUZZ_PROGRAM=$PWD/$out/$1
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:malloc_context_size=6
 exec env LD_PRELOAD=$preload $python $here/$1.py "\$@"
 WORDS
