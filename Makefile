@@ -18,6 +18,8 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed-$(VERSION)
 ERLANG    := tools/install-packages "tests against real nodes will be skipped" \
     erl:erlang-base elixir:elixir
+FUZZERS   := tools/install-packages "make fuzz cannot run" \
+    clang:clang clang:libclang-rt-dev
 PEERS     := tools/install-packages "a peer will be missing" \
     erl:erlang-base urcu-qsbr.h:liburcu-dev
 
@@ -108,8 +110,9 @@ models:
 	@tools/install-packages "the models cannot be checked" spin:spin
 	@tests/models/run
 
-# Each target of tests/fuzz for FUZZ_SECONDS, from the committed inputs onward. Needs clang.
+# Each target of tests/fuzz for FUZZ_SECONDS, from the committed inputs onward.
 fuzz: $(INSTALLED)
+	@$(FUZZERS)
 	@tests/fuzz/run.sh $(BIN)/python $(FUZZ_SECONDS)
 
 clean:

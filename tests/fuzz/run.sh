@@ -1,6 +1,6 @@
 #!/bin/sh
 # Fuzzes each target for some seconds, from the committed inputs onward, and shortens what it
-# found into inputs to commit. Needs clang with libFuzzer (Debian: clang, libclang-rt-*-dev).
+# found into inputs to commit. Needs clang with libFuzzer (Debian: clang, libclang-rt-dev).
 # A target in C is a program of its own; one in Python runs under atheris, whose libFuzzer also sees
 # the C core, compiled for it.
 # Usage: tests/fuzz/run.sh PYTHON SECONDS [TARGET...]
@@ -16,7 +16,7 @@ mkdir -p "$out"
 
 if ! echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' |
     "$clang" -fsanitize=fuzzer,$sanitizers -x c - -o "$out/probe" 2>/dev/null; then
-    echo "make fuzz needs $clang with libFuzzer: apt-get install clang libclang-rt-14-dev" >&2
+    echo "make fuzz needs $clang with libFuzzer: apt-get install clang libclang-rt-dev" >&2
     exit 1
 fi
 

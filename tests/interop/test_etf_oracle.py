@@ -37,7 +37,7 @@ class Oracle:
         )
 
     def ask_raw(self, *request: object) -> bytes:
-        data = etf.encode(request)
+        data = etf.encode(request if len(request) > 1 else request[0])
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(struct.pack(">I", len(data)) + data)
@@ -109,6 +109,25 @@ def test_bytes_are_those_of_erlang_where_the_format_leaves_no_choice(oracle: Ora
     echoed = oracle.ask(Atom("echo"), data)
     for term, mine, theirs in zip(terms, data, echoed, strict=True):
         assert mine == theirs, term
+
+
+def test_bytes_are_those_of_erlang_for_random_terms(oracle: Oracle) -> None:
+    """But for funs, which stay as they came, ports, which older releases tag otherwise, and the
+    order of a map's pairs."""
+    compared = exact = 0
+    for seed in range(300, 306):
+        terms = oracle.ask(Atom("make"), seed, 500)
+        for term, theirs in zip(terms, oracle.ask(Atom("written")), strict=True):
+            shown = repr(term)
+            if "#Fun<" in shown or "#Port<" in shown:
+                continue
+            mine = etf.encode(term)
+            assert sorted(mine) == sorted(theirs), term
+            if "{" not in shown and "Map(" not in shown:
+                assert mine == theirs, term
+                exact += 1
+            compared += 1
+    assert compared > exact > 1000
 
 
 class Maker:

@@ -3,6 +3,7 @@
 %%   {make, Seed, Count}  -> Count terms of every kind, as one list
 %%   {same, Binaries}     -> the indexes of those that differ from the terms
 %%                           made last
+%%   written              -> those terms as Erlang writes them, with `deterministic`
 %%   {echo, Binaries}     -> each one read and written again, or error
 %%   {accepts, Binaries}  -> for each, whether it can be read
 %%   {order, Terms}       -> for all neighbours in the list: -1, 0 or 1
@@ -30,6 +31,8 @@ answer({same, Binaries}) ->
     Terms = get(made),
     [I || {I, T, B} <- lists:zip3(lists:seq(0, length(Terms) - 1), Terms, Binaries),
           binary_to_term(B) =/= T];
+answer(written) ->
+    [term_to_binary(T, [{minor_version, 2}, deterministic]) || T <- get(made)];
 answer({echo, Binaries}) ->
     [try term_to_binary(binary_to_term(B)) catch _:_ -> error end || B <- Binaries];
 answer({accepts, Binaries}) ->
