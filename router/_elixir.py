@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import zoneinfo
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from router._core import Atom, FrozenList, Map
@@ -27,6 +28,8 @@ Fields = Mapping[Any, Any]
 UTC = "Etc/UTC"
 DIGITS_MAX = 10_000
 """Of a Decimal: a longer one stays a map, for its conversion takes the square of the digits."""
+SAME_HASH_MAX = 256
+"""Elements of a MapSet: a set compares each with all others of its hash."""
 
 
 def _atoms(names: str) -> tuple[Atom, ...]:
@@ -48,8 +51,10 @@ def _whole(*values: Any) -> bool:
 
 
 def _has(fields: Fields, *names: Atom) -> bool:
-    """Whether it has these fields and no others."""
-    return len(fields) == len(names) + 1 and all(name in fields for name in names)
+    """Whether it has these fields and no others. With some codecs a text equals an atom."""
+    if len(fields) != len(names) + 1 or not all(name in fields for name in names):
+        return False
+    return all(type(key) is Atom for key in fields)
 
 
 def _term(module: str, names: Iterable[Atom], values: Iterable[Any]) -> dict[Atom, Any]:
@@ -72,8 +77,14 @@ class _Time(dt.time):
 
     precision: int
 
+    def plain(self) -> dt.time:
+        return dt.time(self.hour, self.minute, self.second, self.microsecond)
+
     def __repr__(self) -> str:
-        return repr(dt.time(self.hour, self.minute, self.second, self.microsecond))
+        return repr(self.plain())
+
+    def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
+        return _remember, (self.plain(), _precision(self))
 
 
 class _DateTime(dt.datetime):
@@ -81,13 +92,20 @@ class _DateTime(dt.datetime):
 
     precision: int
 
+    def plain(self) -> dt.datetime:
+        return dt.datetime.combine(self.date(), self.timetz())
+
     def __repr__(self) -> str:
-        return repr(dt.datetime.combine(self.date(), self.timetz()))
+        return repr(self.plain())
+
+    def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
+        return _remember, (self.plain(), _precision(self))
 
 
 def _precision(value: dt.time | dt.datetime) -> int:
     usual = 6 if value.microsecond else 0
-    return getattr(value, "precision", usual)
+    # What was computed from one that remembers is of its class and remembers nothing.
+    return getattr(value, "precision", usual) if isinstance(value, (_Time, _DateTime)) else usual
 
 
 def _remember(value: Any, precision: int) -> Any:
@@ -163,7 +181,9 @@ def _naive_from(fields: Fields) -> Any:
 
 def _zone_values(value: dt.datetime) -> list[Any]:
     zone = value.tzinfo
-    name = UTC if zone == dt.UTC else getattr(zone, "key", None)
+    if zone == dt.UTC:
+        return [UTC.encode(), b"UTC", 0, 0]
+    name = getattr(zone, "key", None)
     if name is None:
         raise EncodeError(
             f"{zone!r} is no time zone with a name: "
@@ -183,13 +203,16 @@ def _datetime_to(value: dt.datetime) -> dict[Atom, Any]:
     return _term("DateTime", (*names, *ZONE), [*values, *_zone_values(value)])
 
 
+@cache
+def _zone_names() -> set[str]:
+    """A name that is not known costs nothing: who chooses it is a peer."""
+    return zoneinfo.available_timezones()
+
+
 def _tzinfo(name: str | None) -> dt.tzinfo | None:
     if name == UTC:
         return dt.UTC
-    try:
-        return zoneinfo.ZoneInfo(name or "")
-    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
-        return None
+    return zoneinfo.ZoneInfo(name) if name in _zone_names() else None
 
 
 def _datetime_from(fields: Fields) -> Any:
@@ -263,32 +286,26 @@ def _is_empty_list(value: Any) -> bool:
     return type(value) in (list, FrozenList) and len(value) == 0
 
 
-class _Sets:
-    """Reads a MapSet, and the structs among its elements."""
+def _element(key: Any) -> Any:
+    """One of Elixir's own structs that is an element was left a Map, being a key."""
+    module = key.get(STRUCT) if type(key) is Map else None
+    make = FROM_TERM.get(module) if type(module) is Atom else None
+    found = make(key) if make else NotImplemented
+    return key if found is NotImplemented else found
 
-    def __init__(self, structs: Structs) -> None:
-        self._structs = structs
 
-    def _element(self, key: Any) -> Any:
-        """A struct that is an element was left a Map, being a key."""
-        module = key.get(STRUCT) if type(key) is Map else None
-        make = self._structs._from_term.get(module) if type(module) is Atom else None
-        found = make(key) if make else NotImplemented
-        try:
-            hash(found)
-        except TypeError:
-            return key
-        return key if found is NotImplemented else found
-
-    def from_term(self, fields: Fields) -> Any:
-        versioned = _has(fields, MEMBERS, SET_VERSION) and fields[SET_VERSION] == 2
-        if not versioned and not _has(fields, MEMBERS):
-            return NotImplemented
-        held = fields[MEMBERS]
-        if not isinstance(held, Mapping) or not all(map(_is_empty_list, held.values())):
-            return NotImplemented
-        made = (_VersionedSet if versioned else frozenset)(map(self._element, held))
-        return made if len(made) == len(held) else NotImplemented
+def _set_from(fields: Fields) -> Any:
+    versioned = _has(fields, MEMBERS, SET_VERSION) and fields[SET_VERSION] == 2
+    if not versioned and not _has(fields, MEMBERS):
+        return NotImplemented
+    held = fields[MEMBERS]
+    if not isinstance(held, Mapping) or not all(map(_is_empty_list, held.values())):
+        return NotImplemented
+    elements = list(map(_element, held))
+    if len(elements) - len(set(map(hash, elements))) > SAME_HASH_MAX:
+        return NotImplemented
+    made = (_VersionedSet if versioned else frozenset)(elements)
+    return made if len(made) == len(held) else NotImplemented
 
 
 def _range_to(value: range) -> dict[Atom, Any]:
@@ -306,8 +323,11 @@ def _range_from(fields: Fields) -> Any:
 
 
 def _version_to(value: Version) -> dict[Atom, Any]:
-    pre = [part if type(part) is int else str(part).encode() for part in value.pre]
-    build = NIL if value.build is None else value.build.encode()
+    try:
+        pre = [part if type(part) is int else str(part).encode() for part in value.pre]
+        build = NIL if value.build is None else value.build.encode()
+    except UnicodeEncodeError as e:
+        raise EncodeError(f"cannot encode a Version with surrogates: {value!r}") from e
     return _term("Version", VERSION, [value.major, value.minor, value.patch, pre, build])
 
 
@@ -315,23 +335,32 @@ def _version_from(fields: Fields) -> Any:
     if not _has(fields, *VERSION):
         return NotImplemented
     major, minor, patch, pre, build = (fields[name] for name in VERSION)
+    if type(pre) is str:  # with strings="str": a list of small numbers
+        pre = list(pre.encode("latin-1", "replace"))
     if not _whole(major, minor, patch) or type(pre) not in (list, FrozenList):
         return NotImplemented
     parts: list[Any] = [part if type(part) is int else _text(part) for part in pre]
-    none = build is None or build == NIL
+    none = build is None or (type(build) is Atom and build == NIL)
     text = None if none else _text(build)
     if None in parts or (text is None) != none:
         return NotImplemented
     return Version(major, minor, patch, tuple(parts), text)
 
 
+FROM_TERM: dict[Atom, Callable[[Fields], Any]] = {
+    Atom(f"Elixir.{module}"): from_term
+    for module, from_term in (
+        ("Date", _date_from), ("Time", _time_from), ("DateTime", _datetime_from),
+        ("NaiveDateTime", _naive_from), ("Decimal", _decimal_from), ("MapSet", _set_from),
+        ("Range", _range_from), ("Version", _version_from),
+    )
+}  # fmt: skip
+
+
 def add_to(structs: Structs) -> None:
-    structs.add(dt.date, "Date", _date_to, _date_from)
-    structs.add(dt.time, "Time", _time_to, _time_from)
-    structs.add(dt.datetime, "DateTime", _datetime_to, _datetime_from)
-    structs._from_term[Atom("Elixir.NaiveDateTime")] = _naive_from
-    structs.add(decimal.Decimal, "Decimal", _decimal_to, _decimal_from)
-    structs.add(frozenset, "MapSet", _set_to, _Sets(structs).from_term)
-    structs._to_term[set] = _set_to
-    structs.add(range, "Range", _range_to, _range_from)
-    structs.add(Version, "Version", _version_to, _version_from)
+    structs._from_term |= FROM_TERM
+    structs._to_term |= {
+        dt.date: _date_to, dt.time: _time_to, dt.datetime: _datetime_to,
+        decimal.Decimal: _decimal_to, frozenset: _set_to, set: _set_to, range: _range_to,
+        Version: _version_to,
+    }  # fmt: skip

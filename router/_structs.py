@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from functools import total_ordering
 from typing import Any, NamedTuple, TypeVar
 
-from router._core import Atom
+from router._core import Atom, Pid, Reference
 
 __all__ = ["STRUCT", "Structs", "Version"]
 
 STRUCT = Atom("__struct__")
 ELIXIR = "Elixir."
+PLAIN = {list, dict, tuple, str, bytes, int, float, bool, type(None), Atom, Pid, Reference}
+"""What the codec writes without asking anybody."""
 
 T = TypeVar("T")
 
@@ -81,16 +84,30 @@ def _fields_of(cls: Any) -> list[_Field] | None:
     return [_Field(Atom(name), name, name) for name in names]
 
 
-def module_atom(module: str) -> Atom:
-    """The atom of a module as Elixir writes it: `Shop.Order`, with or without `Elixir.`."""
-    return Atom(module if module.startswith(ELIXIR) else ELIXIR + module)
+def module_atom(module: Any) -> Atom:
+    """The atom of a module as Elixir writes it: `Shop.Order`; an `Atom` is meant as it is."""
+    if not isinstance(module, str) or not module:
+        raise TypeError(f"module is the name of an Elixir module, not {module!r}")
+    return module if type(module) is Atom else Atom(ELIXIR + module.removeprefix(ELIXIR))
+
+
+def _check_arguments(cls: type, fields: list[_Field]) -> None:
+    """What the class needs to make an object must be among its fields."""
+    given = {field.argument for field in fields}
+    for name, parameter in inspect.signature(cls).parameters.items():
+        optional = parameter.default is not parameter.empty or parameter.kind in (
+            parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD,
+        )  # fmt: skip
+        if name not in given and not optional:
+            raise TypeError(f"{cls.__qualname__} needs {name!r}, which is no field of it")
 
 
 class _Fields:
     """A class whose objects are their fields."""
 
-    def __init__(self, cls: type, module: Atom, fields: list[_Field]) -> None:
+    def __init__(self, cls: type, module: Atom, fields: list[_Field], ignore_unknown: bool) -> None:
         self.cls = cls
+        self.ignore_unknown = ignore_unknown
         self.module = module
         self.fields = fields
         self.known = {STRUCT, *(field.key for field in fields)}
@@ -103,7 +120,8 @@ class _Fields:
 
     def from_term(self, term: Mapping[Any, Any]) -> Any:
         for key in term:
-            if key not in self.known:
+            # With some codecs a text equals an atom.
+            if not self.ignore_unknown and (key not in self.known or type(key) is not Atom):
                 raise ValueError(f"{self.cls.__qualname__} has no field {key!s}")
         return self.cls(**{
             argument: term[key] for key, _, argument in self.fields if argument and key in term
@@ -134,7 +152,9 @@ def _atom_keys(fields: Any) -> dict[Any, Any]:
 class Structs:
     """Which Python classes stand for which Elixir structs, for `Codec(structs=...)`.
 
-    >>> structs = Structs()
+    >>> import dataclasses
+    >>> from router import etf
+    >>> structs = etf.Structs()
     >>> @structs.register(module="Shop.Order")
     ... @dataclasses.dataclass
     ... class Order:
@@ -152,17 +172,22 @@ class Structs:
         NaiveDateTime   datetime.datetime         Range      range
         DateTime        the same with a time zone Version    etf.Version
 
-    A value that Python has no equal of, such as a year before 1 or an offset unknown to
-    `zoneinfo`, stays a map. A precision of seconds other than Python would write is
-    remembered in a subclass, so that every struct goes back as it came.
+    A value that Python has no equal of, such as a year before 1, an offset unknown to
+    `zoneinfo`, or a Decimal of over 10,000 digits, stays a map. A precision of seconds
+    other than Python would write, and the version in a set of an Elixir before 1.15, are
+    remembered in a subclass, so that these structs go back as they came.
 
     tensors: whether numpy arrays are `Nx.Tensor` structs, instead of nested lists. An
-    array that is decoded is a read-only view of the message's bytes; one that is encoded
-    is copied once, into the message. Names of axes and backends other than
-    `Nx.BinaryBackend` are left as maps.
+    array that is decoded is read-only and lies in the bytes of the binary; with
+    `binaries="memoryview"` these are the message's, and seldom aligned, for which
+    numpy's matrix products take a slow way: `np.require(array, requirements="A")` makes
+    an aligned copy. One that is encoded is copied once, into the message. Masked arrays
+    and those of other elements are written as lists. Names of axes and backends other
+    than `Nx.BinaryBackend` are left as maps; a tensor of an Nx before 0.6 comes back with
+    `vectorized_axes`.
 
-    A struct inside a map's key stays an `etf.Map`, save the elements of a `MapSet`.
-    Register everything before the codec is used by several threads.
+    A struct inside a map's key stays an `etf.Map`, save Elixir's own as elements of a
+    `MapSet`. Register everything before the codec is used by several threads.
     """
 
     def __init__(self, *, elixir: bool = True, tensors: bool = False) -> None:
@@ -177,29 +202,50 @@ class Structs:
 
             _tensors.add_to(self)
 
-    def register(self, cls: type[T] | None = None, /, *, module: str | None = None) -> Any:
+    def register(
+        self,
+        cls: type[T] | None = None,
+        /,
+        *,
+        module: str | None = None,
+        ignore_unknown: bool = False,
+    ) -> Any:
         """Makes a class and a struct stand for each other; also a decorator.
 
         cls: a dataclass, an attrs or msgspec class or a named tuple, whose fields are the
         struct's; or any class with the two hooks `__to_term__(self)`, which gives the
         fields as a mapping from their names, and `__from_term__(cls, fields)`, a class
-        method that makes an object of it. module: as Elixir writes it, `"Shop.Order"`;
-        the name of the class when it is left out.
+        method that makes an object of it. module: as Elixir writes it, `"Shop.Order"`,
+        or an Atom, of a module that is not Elixir's; the name of the class when it is left
+        out. An object of a subclass is written as its base, which is what comes back.
 
         A field the class does not know, or one that it needs and that is missing, is a
-        `DecodeError`. Raises TypeError for a class whose fields cannot be known,
+        `DecodeError`. ignore_unknown: the first is left out instead, as `__meta__` of an
+        Ecto schema may be; it is then not there when the object is sent back. Raises
+        TypeError for a class whose fields cannot be known or that needs others,
         ValueError when the class or the module is registered already.
         """
         if cls is None:
-            return lambda decorated: self.register(decorated, module=module)
+            return lambda decorated: self.register(
+                decorated, module=module, ignore_unknown=ignore_unknown
+            )
         if not isinstance(cls, type):
             raise TypeError(f"a class is registered, not {cls!r}")
-        atom = module_atom(module or cls.__name__)
+        atom = module_atom(cls.__name__ if module is None else module)
         fields = _fields_of(cls)
-        if hasattr(cls, "__to_term__") and hasattr(cls, "__from_term__"):
-            made: _Hooks | _Fields = _Hooks(cls, atom)
+        hooks = [hasattr(cls, name) for name in ("__to_term__", "__from_term__")]
+        made: _Hooks | _Fields
+        if all(hooks):
+            if not isinstance(
+                inspect.getattr_static(cls, "__from_term__"), (classmethod, staticmethod)
+            ):
+                raise TypeError(f"{cls.__qualname__}.__from_term__ is no class method")
+            made = _Hooks(cls, atom)
+        elif any(hooks):
+            raise TypeError(f"{cls.__qualname__} has only one of __to_term__ and __from_term__")
         elif fields is not None:
-            made = _Fields(cls, atom, fields)
+            _check_arguments(cls, fields)
+            made = _Fields(cls, atom, fields, ignore_unknown)
         else:
             raise TypeError(
                 f"{cls.__qualname__} is no dataclass, attrs or msgspec class or named tuple: "
@@ -222,6 +268,8 @@ class Structs:
         map, or NotImplemented, which leaves it a map.
         """
         atom = module_atom(module)
+        if cls in PLAIN:
+            raise TypeError(f"a {cls.__name__} stands for itself")
         if cls in self._to_term:
             raise ValueError(f"{cls.__qualname__} is registered already")
         if atom in self._from_term:

@@ -24,6 +24,7 @@ DATA, STATE, TYPE, SHAPE, NAMES, AXES = map(
     Atom, ("data", "state", "type", "shape", "names", "vectorized_axes")
 )
 TENSOR, BACKEND, NIL = map(Atom, ("Elixir.Nx.Tensor", "Elixir.Nx.BinaryBackend", "nil"))
+FIELDS = {STRUCT, DATA, TYPE, SHAPE, NAMES, AXES}
 KINDS = {"u": "u", "i": "s", "f": "f", "c": "c"}
 """Nx's name of a numpy kind."""
 DTYPES = {
@@ -34,7 +35,9 @@ DTYPES = {
 
 
 def _array_to(array: np.ndarray[Any, Any]) -> Any:
-    """NotImplemented for elements that no tensor has; the codec then writes a list."""
+    """NotImplemented for what no tensor has; the codec then writes a list."""
+    if isinstance(array, np.ma.MaskedArray):
+        return NotImplemented
     kind = (KINDS.get(array.dtype.kind, ""), 8 * array.dtype.itemsize)
     if kind not in DTYPES:
         return NotImplemented
@@ -54,12 +57,21 @@ def _bytes_of(data: Any, size: int) -> Any:
     if not isinstance(data, Mapping) or len(data) != 2 or data.get(STRUCT) != BACKEND:
         return None
     state = data.get(STATE)
+    if type(state) is str:  # with Codec(binaries="str"), bytes that happen to be text
+        state = state.encode()
     return state if isinstance(state, bytes | memoryview) and len(state) == size else None
+
+
+def _is_nil(name: Any) -> bool:
+    return name is None or (type(name) is Atom and name == NIL)
 
 
 def _array_from(fields: Mapping[Any, Any]) -> Any:
     kind, shape, names = fields.get(TYPE), fields.get(SHAPE), fields.get(NAMES)
-    if len(fields) not in (5, 6) or fields.get(AXES, []) != []:
+    axes = fields.get(AXES)
+    if not all(type(key) is Atom and key in FIELDS for key in fields):
+        return NotImplemented
+    if axes is not None and (type(axes) is not list or axes):
         return NotImplemented
     try:
         dtype = DTYPES.get(kind)  # type: ignore[arg-type]
@@ -69,7 +81,7 @@ def _array_from(fields: Mapping[Any, Any]) -> Any:
         return NotImplemented
     if not all(type(n) is int and n >= 0 for n in shape):
         return NotImplemented
-    if len(names) != len(shape) or any(name not in (None, NIL) for name in names):
+    if len(names) != len(shape) or not all(map(_is_nil, names)):
         return NotImplemented
     held = _bytes_of(fields.get(DATA), math.prod(shape) * dtype.itemsize)
     if held is None:

@@ -91,6 +91,8 @@ class Peek(NamedTuple):
 def peek(data: Buffer, offset: int = 0, /) -> Peek:
     """The kind and the size of the term at an offset, which is checked and not decoded.
 
+    Keys that are there twice are left to the decoder. The limits are the default codec's.
+
     Raises DecodeError with the offset of the byte at fault, ValueError for an offset
     outside of the data.
 

@@ -162,9 +162,13 @@ static PyObject *codec_richcompare(PyObject *a, PyObject *b, int op) {
 }
 
 static Py_hash_t codec_hash(PyObject *obj) {
-    PyObject *repr = codec_repr(obj);
+    PyObject *policies = codec_policies((rt_codec *)obj);
+    /* Structs grow, and are equal to themselves alone. */
+    int rc = policies ? PyDict_DelItemString(policies, "structs") : -1;
+    PyObject *repr = rc < 0 ? NULL : PyObject_Repr(policies);
     Py_hash_t h = repr ? PyObject_Hash(repr) : -1;
     Py_XDECREF(repr);
+    Py_XDECREF(policies);
     return h;
 }
 
@@ -199,12 +203,23 @@ static const uint8_t *versioned(const Py_buffer *view, size_t at) {
     return p + 1;
 }
 
+/* More follows than max_bytes: *n becomes the length of the first term, or -1 with an exception. */
+static int at_most(const rt_codec *codec, const Py_buffer *view, const uint8_t *p, size_t *n) {
+    int64_t length = rt_py_scan(codec, view->buf, p, *n);
+    if (length < 0) return -1;
+    *n = (size_t)length;
+    if (*n <= codec->max_bytes) return 0;
+    fail_at("the term is larger than max_bytes", (size_t)(p - (const uint8_t *)view->buf));
+    return -1;
+}
+
 /* Decodes at an offset of a bytes-like object that must begin with 131. */
 static PyObject *decode_from(const rt_codec *codec, const Py_buffer *view, PyObject *data,
                              size_t at, size_t *used) {
     const uint8_t *p = versioned(view, at);
     PyObject *owner = NULL, *out;
-    if (!p) return NULL;
+    size_t n = (size_t)view->len - at - 1;
+    if (!p || (n > codec->max_bytes && at_most(codec, view, p, &n) < 0)) return NULL;
     if (codec->binaries == RT_BINARIES_VIEW) {
         PyObject *any = PyMemoryView_FromObject(data);
         PyObject *flat = any ? PyObject_CallMethod(any, "cast", "s", "B") : NULL;
@@ -213,7 +228,7 @@ static PyObject *decode_from(const rt_codec *codec, const Py_buffer *view, PyObj
         Py_XDECREF(flat);
         if (!owner) return NULL;
     }
-    out = rt_py_decode_at(codec, view->buf, p, (size_t)view->len - at - 1, used, owner);
+    out = rt_py_decode_at(codec, view->buf, p, n, used, owner);
     Py_XDECREF(owner);
     if (out) *used += 1;
     return out;
@@ -379,7 +394,8 @@ static PyObject *core_decode_many(PyObject *module, PyObject *data) {
 #define INTO_DOC                                                                          \
     "encode_into($self, term, buffer, offset=0, /)\n--\n\n"                               \
     "Writes what encode() gives, never compressed, into a writable buffer; gives the\n"   \
-    "offset of what follows. A bytearray grows when it is too short, and is not cut.\n\n" \
+    "offset of what follows. A bytearray grows when it is too short, and is not cut.\n"   \
+    "The term shares no memory with the buffer.\n\n"                                      \
     "Raises EncodeError for what is no term, and for a buffer of fixed length that\n"     \
     "is too short, naming both lengths (what it holds from the offset on is then\n"       \
     "undefined); ValueError for an offset outside of the buffer, BufferError for a\n"     \

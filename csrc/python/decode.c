@@ -63,12 +63,16 @@ RT_INLINE bool push(rt_dec *d, PyObject *obj, uint8_t kind, uint32_t n) {
     f->i = 0;
     f->n = n;
     f->kind = kind;
+    /* Classes of the user's may look around meanwhile: nobody may find a container with holes. */
+    if (RT_UNLIKELY(d->codec->from_term != NULL) && kind <= F_TUPLE) PyObject_GC_UnTrack(obj);
     return true;
 }
 
 /* Gives the container to the caller and closes its frame. */
 RT_INLINE PyObject *pop(rt_dec *d) {
-    return d->stack[--d->depth].obj;
+    rt_dec_frame *f = &d->stack[--d->depth];
+    if (RT_UNLIKELY(d->codec->from_term != NULL) && f->kind <= F_TUPLE) PyObject_GC_Track(f->obj);
+    return f->obj;
 }
 
 RT_INLINE void key_begins(rt_dec *d) {
@@ -344,7 +348,9 @@ static void blame(const uint8_t *base, const uint8_t *at, PyObject *prefix, bool
     PyErr_Fetch(&type, &raised, &trace);
     PyErr_NormalizeException(&type, &raised, &trace);
     if (trace) PyException_SetTraceback(raised, trace);
-    PyObject *text = say ? PyUnicode_FromFormat("%U: %S", prefix, raised) : Py_NewRef(prefix);
+    PyObject *text = say ? PyUnicode_FromFormat("%U: %S", prefix, raised) : NULL;
+    if (say && !text) PyErr_Clear(); /* it cannot be shown */
+    if (!text) text = Py_NewRef(prefix);
     if (text) error = PyObject_CallFunction(rt_py_st->decode_error, "On", text,
                                             (Py_ssize_t)(at - base));
     if (error) {
@@ -648,9 +654,9 @@ static PyObject *decode_plain(const rt_codec *codec, const uint8_t *base, const 
     d.keys = d.keys_depth = d.depth = 0;
     d.cap = RT_DEC_STACK;
     d.stack = d.first;
-    /* What is being built is no garbage, and hardly any user code runs meanwhile: a
+    /* What is being built is no garbage, and no user code runs meanwhile: a
      * collector that looks at it again and again only takes time. */
-    bool paused = n >= GC_PAUSE_BYTES && PyGC_Disable();
+    bool paused = n >= GC_PAUSE_BYTES && !codec->from_term && PyGC_Disable();
     PyObject *out = run(&d);
     dec_fini(&d);
     if (paused) PyGC_Enable();

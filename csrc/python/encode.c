@@ -6,7 +6,7 @@
 #include "base/limits.h"
 #include "term/inflate.h"
 
-#define SPARE_BYTES 16u
+#define SPARE_BYTES (128u * 1024u) /* a list of bytes is twice as long until its end */
 #define STANDS_MAX 4 /* objects that stand for one another, one after the other */
 
 enum kind { F_LIST, F_TUPLE, F_ITEMS, F_DICT, F_MAP };
@@ -32,7 +32,7 @@ static int grow_own(rt_enc *e, size_t used, size_t need) {
 
 int rt_enc_grow(rt_enc *e, size_t extra) {
     size_t used = (size_t)(e->w - e->base);
-    /* Who asks may ask for a little more than it needs: check_size is exact. */
+    /* Who asks may ask for more than it needs: check_size is exact. */
     if (used + extra > e->codec->max_bytes + SPARE_BYTES)
         return rt_enc_fail(e, "the term takes over %zu bytes (max_bytes)", e->codec->max_bytes);
     if (!e->buf) return grow_own(e, used, used + extra);

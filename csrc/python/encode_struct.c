@@ -5,9 +5,27 @@ static PyObject *maker_of(PyObject *table, PyTypeObject *t) {
     PyObject *mro = t->tp_mro;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(mro); i++) {
         PyObject *found = PyDict_GetItemWithError(table, PyTuple_GET_ITEM(mro, i));
-        if (found || PyErr_Occurred()) return found;
+        if (found) return found;
+        if (!PyErr_Occurred()) continue;
+        if (!PyErr_ExceptionMatches(PyExc_TypeError)) return NULL;
+        PyErr_Clear(); /* a class that cannot be hashed is registered nowhere */
     }
     return NULL;
+}
+
+/* An EncodeError of a converter gets its place in the term. */
+static int add_place(rt_enc *e) {
+    PyObject *type, *raised, *trace;
+    if (!PyErr_ExceptionMatches(e->st->encode_error)) return -1;
+    PyErr_Fetch(&type, &raised, &trace);
+    PyErr_NormalizeException(&type, &raised, &trace);
+    PyObject *text = PyObject_Str(raised);
+    if (text) rt_enc_fail(e, "%U", text);
+    Py_XDECREF(text);
+    Py_XDECREF(type);
+    Py_XDECREF(raised);
+    Py_XDECREF(trace);
+    return -1;
 }
 
 int rt_enc_stand_in(rt_enc *e, PyObject *obj, PyObject **instead) {
@@ -25,6 +43,6 @@ int rt_enc_stand_in(rt_enc *e, PyObject *obj, PyObject **instead) {
         return 0;
     }
     if (*instead == Py_NotImplemented) Py_CLEAR(*instead);
-    else if (!*instead) return -1;
+    else if (!*instead) return maker ? add_place(e) : -1;
     return *instead ? 2 : 0;
 }

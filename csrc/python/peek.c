@@ -49,8 +49,7 @@ static const char *scan_error(int64_t code, bool compressed) {
     return "the term is malformed";
 }
 
-/* Scans one term; its length, or -1 with an exception. */
-static int64_t scan(const rt_codec *codec, const uint8_t *base, const uint8_t *p, size_t n) {
+int64_t rt_py_scan(const rt_codec *codec, const uint8_t *base, const uint8_t *p, size_t n) {
     rt_dec d = {.from = base, .st = rt_py_st};
     rt_scan s = {.depth_max = codec->max_depth};
     int64_t used = rt_term_scan(p, n, &s);
@@ -59,7 +58,15 @@ static int64_t scan(const rt_codec *codec, const uint8_t *base, const uint8_t *p
     return used < 0 ? -1 : used;
 }
 
-/* The head of a compressed term's content. */
+/* False: no term, or MemoryError. */
+static bool content_is_valid(const rt_codec *codec, const rt_buf *plain) {
+    rt_scan s = {.depth_max = codec->max_depth};
+    int64_t used = rt_term_scan(plain->p, plain->n, &s);
+    if (used == RT_ENOMEM) PyErr_NoMemory();
+    return used > 0 && *plain->p != RT_TAG_COMPRESSED;
+}
+
+/* The head of a compressed term's content. Errors inside name the term, as the decoder's do. */
 static int inflated(const rt_codec *codec, const uint8_t *base, const uint8_t *p, size_t n,
                     head *out) {
     static const rt_limits limits = RT_LIMITS_DEFAULT;
@@ -70,7 +77,9 @@ static int inflated(const rt_codec *codec, const uint8_t *base, const uint8_t *p
     int rc = -1;
     if (took == RT_ENOMEM) PyErr_NoMemory();
     else if (took < 0) rt_dec_fail(&d, p, "a compressed term is too large for its limits");
-    else if (scan(codec, plain.p, plain.p, plain.n) >= 0) rc = 0;
+    else if (content_is_valid(codec, &plain)) rc = 0;
+    else if (!PyErr_Occurred())
+        rt_dec_fail(&d, p, "the content of a compressed term is malformed");
     if (rc == 0) *out = read_head(plain.p, plain.n);
     rt_buf_fini(&plain);
     return rc;
@@ -78,7 +87,7 @@ static int inflated(const rt_codec *codec, const uint8_t *base, const uint8_t *p
 
 PyObject *rt_py_peek(const rt_codec *codec, const uint8_t *base, const uint8_t *p, size_t n) {
     head found;
-    int64_t used = scan(codec, base, p, n);
+    int64_t used = rt_py_scan(codec, base, p, n);
     if (used < 0) return NULL;
     if (*p == RT_TAG_COMPRESSED) {
         if (inflated(codec, base, p, n, &found) < 0) return NULL;

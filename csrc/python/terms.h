@@ -85,6 +85,8 @@ PyObject *rt_py_encode_into(const rt_codec *codec, PyObject *term, uint8_t *p, s
 PyObject *rt_py_decode_at(const rt_codec *codec, const uint8_t *base, const uint8_t *p,
                           size_t n, size_t *used, PyObject *owner);
 
+/* The length of the term at p, which is checked and not built; -1 with a DecodeError. */
+int64_t rt_py_scan(const rt_codec *codec, const uint8_t *base, const uint8_t *p, size_t n);
 /* The kind and the length of one term that is not decoded: a tuple of what etf.Peek holds. */
 PyObject *rt_py_peek(const rt_codec *codec, const uint8_t *base, const uint8_t *p, size_t n);
 

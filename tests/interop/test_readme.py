@@ -197,7 +197,7 @@ def test_prices_are_published(elixir: Nodes, epmd: Epmd) -> None:
 
 
 def test_structs_are_objects(elixir: Nodes, epmd: Epmd) -> None:
-    orders, _ = guide("Structs", "python")
+    orders, money, _ = guide("Structs", "python")
     (module,) = guide("Structs", "elixir")
     node = web(elixir)
     node.elixir(
@@ -210,10 +210,14 @@ def test_structs_are_objects(elixir: Nodes, epmd: Epmd) -> None:
             "Order(id=7, due=datetime.date(2026, 12, 24), tags=frozenset({'gift'}))",
             "late: True",
         ]
+    with python(money) as program:
+        shown, back = program.ends().splitlines()
+        assert "whole => 19" in shown and "'Elixir.Shop.Money'" in shown
+        assert back == "1999"
 
 
 def test_a_tensor_is_answered_with_a_tensor(elixir: Nodes, epmd: Epmd) -> None:
-    _, digits = guide("Structs", "python")
+    *_, digits = guide("Structs", "python")
     node = web(elixir)
     with python(digits) as model:
         model.until("serving")

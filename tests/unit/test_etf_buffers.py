@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import array
 import mmap
+import zlib
 from typing import Any
 
+import numpy as np
 import pytest
 
 from router import etf
@@ -73,17 +75,20 @@ def test_bad_buffers() -> None:
 
 
 @pytest.mark.parametrize("room", range(0, len(etf.encode(TERM)) + 20, 3))
-def test_max_bytes_is_the_same_limit_everywhere(room: int) -> None:
+@pytest.mark.parametrize(
+    "term", [TERM, "a" * 100 + "é", np.arange(1000) % 200, np.arange(50_000) % 50], ids=[*"abcd"]
+)
+def test_max_bytes_is_the_same_limit_everywhere(room: int, term: Any) -> None:
     """However short the buffer, what encode() takes is taken."""
-    data = etf.encode(TERM)
+    data = etf.encode(term)
     codec = Codec(max_bytes=len(data))
-    assert codec.encode(TERM) == data
+    assert codec.encode(term) == data
     buffer = bytearray(room)
-    assert codec.encode_into(TERM, buffer) == len(data)
+    assert codec.encode_into(term, buffer) == len(data)
     assert buffer[: len(data)] == data
     for into in (codec.encode, lambda term: codec.encode_into(term, bytearray(room))):
         with pytest.raises(EncodeError, match="max_bytes"):
-            into([TERM])
+            into([term])
 
 
 def test_user_code_that_tries_to_take_the_buffer_away() -> None:
@@ -110,6 +115,16 @@ def test_many_in_one() -> None:
         term, at = etf.decode_prefix(data, at)
         found.append(term)
     assert found == terms
+
+
+def test_max_bytes_is_of_each_term() -> None:
+    codec = Codec(max_bytes=10)
+    data = etf.encode(1) * 10
+    assert codec.decode_many(data) == [1] * 10
+    assert codec.decode_prefix(data) == (1, 3)
+    with pytest.raises(DecodeError, match="max_bytes") as caught:
+        codec.decode_many(data + etf.encode(b"x" * 20) + data)
+    assert caught.value.offset == len(data) + 1
 
 
 def test_many_cut_or_broken() -> None:
@@ -171,6 +186,12 @@ def test_peek_at_what_is_no_term() -> None:
         etf.peek(b"\x83\x00")
     with pytest.raises(DecodeError, match="too large"):
         etf.peek(b"\x83\x50\xff\xff\xff\xff" + Codec(compressed=9).encode([0] * 1000)[6:])
+    nested = b"\x50\0\0\0\x02" + zlib.compress(b"\x61\x01")
+    for content in (nested, b"\x68\x02\x6a", b"\x68\x02\x6d\0\0\3\0" + b"a" * 768 + b"\xff"):
+        odd = b"\x83\x50" + len(content).to_bytes(4, "big") + zlib.compress(content)
+        with pytest.raises(DecodeError, match="content of a compressed") as caught:
+            etf.peek(odd)
+        assert caught.value.offset == 1
     with pytest.raises(DecodeError, match="max_depth"):
         etf.peek(b"\x83" + b"\x68\x01" * 20_000 + b"\x6a")
     with pytest.raises(ValueError, match="offset"):

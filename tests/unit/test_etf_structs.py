@@ -8,6 +8,7 @@ import datetime as dt
 import decimal
 import gc
 import pickle
+import time
 import weakref
 import zoneinfo
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import attrs
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router import etf
@@ -115,7 +116,13 @@ def test_a_precision_is_remembered() -> None:
             assert isinstance(found, (dt.time, dt.datetime))
             assert found.microsecond == microsecond[0]
             assert etf.decode(CODEC.encode(found)) == etf.decode(data)
-            assert found == pickle.loads(pickle.dumps(found))
+            for copied in (
+                pickle.loads(pickle.dumps(found)),
+                copy.copy(found),
+                copy.deepcopy(found),
+            ):
+                assert copied == found
+                assert CODEC.encode(copied) == CODEC.encode(found)
             assert repr(found).startswith("datetime.")
 
 
@@ -181,6 +188,7 @@ ODD = [
     struct("Version", major=1, minor=2, patch=3, pre=[b"\xff"], build=None),
     struct("Version", major=1, minor=2, patch=3, pre=[], build=7),
     struct("Version", major=1, minor=2, patch=b"3", pre=[], build=None),
+    struct("DateTime", NEW_YEAR | NOON | IN_UTC, microsecond=(0, 0), time_zone=b"a/" * 500 + b"b"),
     struct("Nobody.Knows", a=1),
     {STRUCT: b"Elixir.Date", **NEW_YEAR},
     {STRUCT: 7},
@@ -194,6 +202,7 @@ def test_what_python_cannot_say_stays_a_map(term: dict[Atom, Any]) -> None:
     assert CODEC.encode(CODEC.decode(data)) == data
 
 
+@settings(max_examples=60)
 @given(st.recursive(
     st.one_of(
         st.dates(), st.times(), st.datetimes(), st.integers(), st.decimals(allow_nan=False),
@@ -236,6 +245,116 @@ def test_versions_are_ordered_as_elixir_orders_them() -> None:
     assert str(one(1, 2, 3, ("rc", 1), "b")) == "1.2.3-rc.1+b"
 
 
+@pytest.mark.parametrize("strings", ["list", "str"])
+def test_versions_in_every_policy(strings: Any) -> None:
+    codec = Codec(structs=Structs(), binaries="str", strings=strings)
+    for version in (
+        (one := etf.Version)(1, 0, 0, (), "nil"),
+        one(1, 0, 0, (1,)),
+        one(1, 0, 0, ("x",)),
+    ):
+        found = codec.decode(codec.encode(version))
+        assert (found, found.build) == (version, version.build)
+
+
+def test_utc_under_another_name() -> None:
+    value = dt.datetime.strptime("2026-01-01 GMT +0000", "%Y-%m-%d %Z %z")
+    assert etf.decode(CODEC.encode(value))[Atom("zone_abbr")] == b"UTC"
+    assert CODEC.decode(CODEC.encode(value)) == value
+
+
+def test_text_keys_are_not_fields() -> None:
+    codec = Codec(structs=shop(), binaries="str")
+    for term in (
+        struct("Date", NEW_YEAR) | {b"day": 1},
+        {STRUCT: Atom("Elixir.Date"), Atom("calendar"): ISO[Atom("calendar")], b"year": 1,
+         b"month": 1, b"day": 1},
+    ):  # fmt: skip
+        assert type(codec.decode(etf.encode(term))) in (dict, etf.Map)
+    with pytest.raises(DecodeError, match="no field x"):
+        codec.decode(etf.encode({STRUCT: Atom("Elixir.Point"), b"x": 1}))
+
+
+def test_a_precision_of_somebody_elses() -> None:
+    class Mine(dt.datetime):
+        precision = "day"
+
+    assert etf.decode(CODEC.encode(Mine(2026, 1, 1)))[Atom("microsecond")] == (0, 0)
+    later = CODEC.decode(etf.encode(struct("NaiveDateTime", NEW_YEAR | NOON, microsecond=(0, 3))))
+    assert etf.decode(CODEC.encode(later + dt.timedelta(1)))[Atom("microsecond")] == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["integers", "decimals", "ranges"])
+def test_elements_of_one_hash_do_not_stall_a_set(kind: str) -> None:
+    """Which a peer can choose; few of them do no harm."""
+    prime = 2**61 - 1
+    make: Callable[[int], Any] = {
+        "integers": lambda k: k * prime,
+        "decimals": lambda k: struct("Decimal", sign=1, coef=k * prime, exp=0),
+        "ranges": lambda k: struct("Range", first=1, last=0, step=k),  # all empty, all equal
+    }[kind]
+    for count in (100, 3_000):
+        held = {STRUCT: Atom("Elixir.MapSet"), Atom("map"): etf.Map(
+            [(etf.Map(key) if isinstance(key := make(k), dict) else key, [])
+             for k in range(1, count)])}  # fmt: skip
+        data = etf.encode(held)
+        start = time.process_time()
+        found = CODEC.decode(data)
+        assert time.process_time() - start < 2
+        assert isinstance(found, frozenset) == (count == 100 and kind != "ranges")
+
+
+def test_unknown_zones_cost_nothing() -> None:
+    zones = [b"/".join(b"%d" % (i * k) for k in range(230)) for i in range(300)]
+    terms = [
+        struct("DateTime", NEW_YEAR | NOON | IN_UTC, microsecond=(0, 0), time_zone=zone)
+        for zone in zones
+    ]
+    CODEC.decode(etf.encode(terms[:1]))  # the names that are known are read once
+    start = time.process_time()
+    assert CODEC.decode(etf.encode(terms)) == terms
+    assert time.process_time() - start < 1
+
+
+def test_nobody_finds_a_container_with_holes() -> None:
+    """Not even those who look at all objects while a class makes its own."""
+    found = []
+
+    def look(_: Any) -> Any:
+        found.extend(len(o) for o in gc.get_objects() if type(o) in (list, tuple))
+        return 1
+
+    structs = Structs(elixir=False)
+    structs.add(Order, "Order", look, look)
+    codec = Codec(structs=structs)
+    one, rest = struct("Order", id=1), [0] * 10_000
+    for kind in (list, tuple):
+        terms = ([one, *rest], [*rest, one], [[one], [one, *rest]])
+        data = [etf.encode(kind(term)) for term in terms]
+        del terms
+        before = len(found)
+        for each in data:
+            made = codec.decode(each)
+            assert gc.is_tracked(made) and type(made) is kind
+            assert made[0] in (0, 1, [1])
+            del made
+        assert 10_001 not in found[before:]
+        with pytest.raises(DecodeError):
+            codec.decode(data[0][:-1])
+
+
+def test_the_collector_is_left_alone() -> None:
+    seen = []
+    structs = Structs(elixir=False)
+    structs.add(Order, "Order", id, lambda _: seen.append(gc.isenabled()) or gc.disable())
+    try:
+        Codec(structs=structs).decode(etf.encode([b"x" * 500, struct("Order")]))
+        assert seen == [True]
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
 # One's own
 
 
@@ -263,6 +382,19 @@ class Sign(msgspec.Struct, rename={"name": "nom"}):
 class Point(NamedTuple):
     x: int
     y: int = 0
+
+
+@dataclasses.dataclass
+class Later:
+    x: int
+    y: dataclasses.InitVar[int]
+
+
+class Unhashable(type):
+    def __eq__(cls, other: object) -> bool:
+        return cls is other
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class Account:
@@ -305,6 +437,13 @@ def test_classes_of_every_kind() -> None:
     assert codec.decode(etf.encode(struct("Point", x=1))) == Point(1)
 
 
+def test_a_class_that_cannot_be_hashed() -> None:
+    thing = Unhashable("Thing", (), {})()
+    for codec in (Codec(), CODEC):
+        with pytest.raises(EncodeError, match="cannot encode Thing"):
+            codec.encode(thing)
+
+
 def test_a_subclass_is_written_as_its_base() -> None:
     class Nearer(Point):
         pass
@@ -335,6 +474,36 @@ def test_a_struct_that_does_not_fit_is_an_error(term: Any, text: str) -> None:
     assert text.partition(":")[0] in str(caught.value.__cause__)
 
 
+def test_unknown_fields_can_be_left_out() -> None:
+    structs = Structs()
+    structs.register(Point, module="Point", ignore_unknown=True)
+    codec = Codec(structs=structs)
+    assert codec.decode(etf.encode(struct("Point", x=1, __meta__=(1, 2)))) == Point(1)
+    with pytest.raises(DecodeError, match="missing"):
+        codec.decode(etf.encode(struct("Point", __meta__=(1, 2))))
+
+
+def test_an_exception_that_cannot_be_shown() -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    def fail(_: Any) -> Any:
+        raise Odd
+
+    structs = Structs(elixir=False)
+    structs.add(Order, "Order", fail, fail)
+    with pytest.raises(DecodeError, match=r"^struct Elixir.Order \(at"):
+        Codec(structs=structs).decode(etf.encode(struct("Order")))
+
+
+def test_errors_of_converters_have_their_place() -> None:
+    with pytest.raises(EncodeError, match=r"no time zone.* \(at \[1\]\['k'\]\)"):
+        CODEC.encode([1, {"k": dt.time(1, tzinfo=dt.UTC)}])
+    with pytest.raises(EncodeError, match="surrogates"):
+        CODEC.encode(etf.Version(1, 0, 0, ("\ud800",)))
+
+
 class Stop(BaseException):
     pass
 
@@ -360,6 +529,20 @@ def test_registering_twice_or_what_has_no_fields_is_an_error() -> None:
         structs.add(Stop, "Shop.Order", lambda _: {}, lambda _: None)
     with pytest.raises(TypeError, match="Stop is no dataclass"):
         structs.register(Stop)
+    for plain in (list, dict, str, Atom, etf.Pid):
+        with pytest.raises(TypeError, match="stands for itself"):
+            structs.add(plain, "Plain", id, id)
+    for name in (5, ""):
+        with pytest.raises(TypeError, match="module is the name"):
+            structs.register(Later, module=name)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="needs 'y', which is no field"):
+        structs.register(Later)
+    for hooks, text in (({"__to_term__": id}, "only one of"),
+                        ({"__to_term__": id, "__from_term__": id}, "no class method")):  # fmt: skip
+        with pytest.raises(TypeError, match=text):
+            structs.register(type("Half", (), hooks))
+    structs.register(type("shop", (Point,), {}), module=Atom("shop"))
+    assert "shop" in repr(structs)
     with pytest.raises(TypeError, match="a class is registered"):
         structs.register(Point(1, 2))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="structs must be None or etf.Structs"):
@@ -427,6 +610,10 @@ def test_codecs_with_structs_pickle_and_copy() -> None:
         assert twin.decode(twin.encode([Point(1), Order(2)])) == [Point(1), Order(2)]
     assert "Shop.Order" in repr(codec)
     assert codec == Codec(structs=codec.structs) != CODEC
+    before = hash(codec)
+    assert codec.structs is not None
+    codec.structs.register(type("Third", (Point,), {}))
+    assert hash(codec) == before == hash(Codec(structs=codec.structs))
     assert Codec().structs is None
 
 
@@ -461,6 +648,12 @@ def test_tensors(dtype: str, shape: tuple[int, ...]) -> None:
     assert not found.flags.writeable
 
 
+def test_tensors_whose_bytes_are_text() -> None:
+    codec = Codec(structs=Structs(tensors=True), binaries="str")
+    for value in (1.5, 2.0):
+        np.testing.assert_array_equal(codec.decode(codec.encode(np.array([value]))), [value])
+
+
 def test_tensors_are_not_copied() -> None:
     codec = Codec(structs=Structs(tensors=True), binaries="memoryview")
     data = codec.encode(np.arange(1000.0))
@@ -482,7 +675,7 @@ TENSOR = struct(
         {"type": (Atom("bf"), 16)}, {"type": [1]}, {"type": ([], 1)}, {"shape": (3,)},
         {"shape": (2, 1)}, {"shape": [2]}, {"shape": (-2,)}, {"shape": (2**62, 2**62)},
         {"shape": (1,) * 80 + (2,), "names": [None] * 81}, {"names": [Atom("x")]}, {"names": []},
-        {"vectorized_axes": [(Atom("x"), 2)]}, {"extra": 1}, {"data": 7},
+        {"vectorized_axes": [(Atom("x"), 2)]}, {"extra": 1}, {"data": 7}, {"names": [[1]]},
         {"data": struct("EXLA.Backend", state=bytes(8))},
         {"data": struct("Nx.BinaryBackend", state=7)},
         {"data": struct("Nx.BinaryBackend", state=bytes(7))},
@@ -497,6 +690,19 @@ def test_other_tensors_stay_maps(change: dict[str, Any]) -> None:
 def test_a_tensor_of_an_older_nx() -> None:
     term = {k: v for k, v in TENSOR.items() if k != "vectorized_axes"}
     np.testing.assert_array_equal(TENSORS.decode(etf.encode(term)), [0, 0])
+
+
+def test_tensors_in_odd_places() -> None:
+    inner = {Atom("names"): [TENSOR]}
+    found = TENSORS.decode(etf.encode(TENSOR | inner))
+    np.testing.assert_array_equal(found[Atom("names")][0], [0, 0])
+    without = {k: v for k, v in TENSOR.items() if k != "vectorized_axes"} | {Atom("other"): 1}
+    assert TENSORS.decode(etf.encode(without)) == without
+
+
+def test_masked_arrays_are_lists() -> None:
+    masked = np.ma.masked_array([1, 2], [True, False])
+    assert TENSORS.decode(TENSORS.encode(masked)) == CODEC.decode(CODEC.encode(masked))
 
 
 def test_arrays_of_other_elements_are_lists() -> None:
