@@ -308,6 +308,7 @@ def test_every_figure_names_a_benchmark_and_one_condition() -> None:
         'name = "x"\nbench = "codec"',
         'name = "x"\nbench = "no such"\nat_most = 1.0',
         'name = "x"\npending = "why"\nat_most = 1.0',
+        'name = "x"\nbench = "codec"\nat_most = 1.0\nlimit = "y"',
     ],
 )
 def test_a_figure_that_says_nothing_clear_is_refused(tmp_path: Path, text: str) -> None:
@@ -340,6 +341,46 @@ def test_a_figure_is_judged(
     from bench.figures import Figure, judge
 
     assert judge(Figure("x", "core", **asked), found).verdict == verdict  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("peer", "limit", "verdict"),
+    [
+        (1.0, 1.5, ("holds", False)),
+        (1.6, 1.09, ("holds", True)),
+        (1.6, 1.11, ("falls short", True)),
+        (1.6, None, ("falls short", False)),
+        (None, 1.0, ("holds", True)),
+        (None, None, ("not measured", False)),
+    ],
+)
+def test_near_the_limit_is_enough(
+    monkeypatch: pytest.MonkeyPatch,
+    peer: float | None,
+    limit: float | None,
+    verdict: tuple[str, bool],
+) -> None:
+    from bench import figures
+
+    def run(bench: str, quick: bool, wanted: report.Wanted) -> report.Document:
+        document = report.Document(bench)
+        for name, ratio in (("peer", peer), ("limit", limit)):
+            assert wanted("path", "ours", name, 0)
+            if ratio is not None:
+                found = Comparison(
+                    "ours", name, "cpu", {"cpu": Ratio(ratio, ratio, ratio)}, 1.0, 7, 0
+                )
+                document.add(found, "path", 0, {"us": "cpu"})
+        return document
+
+    monkeypatch.setattr(figures, "run", run)
+    figure = figures.Figure(
+        "x", "core", "path", "ours", "peer", no_slower=True, limit="limit", limit_at_most=1.1
+    )
+    found = figures.check([figure])[figure]
+    assert (found.verdict, found.by_limit) == verdict
+    row = figures._row(figure, [found])
+    assert ("of the limit" in row[3]) == verdict[1]
 
 
 def test_an_absolute_figure_is_judged_by_our_own_median() -> None:
