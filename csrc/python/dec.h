@@ -41,6 +41,13 @@ RT_INLINE PyObject *rt_dec_cut(const rt_dec *d) {
     return rt_dec_fail(d, d->c.end, "the term ends too early");
 }
 
+/* A DecodeError about the byte at `at`, caused by the exception that is set; `say`: its text follows
+ * the prefix (stolen, NULL with another exception: that one stays). */
+void rt_dec_blame(const uint8_t *base, const uint8_t *at, PyObject *prefix, bool say);
+/* A finished map becomes what its registered class makes of it: 0, or -1 and it is gone. In a
+ * map's key it stays what it is: there two structs may differ that Python holds equal. */
+int rt_dec_struct(rt_dec *d, PyObject **v);
+
 /* What an atom stands for; `plain`: true, false and nil stand for themselves. */
 PyObject *rt_dec_atom_value(rt_dec *d, rt_atom_obj *a, bool plain);
 /* The text of a binary, bytes when it is no UTF-8. */

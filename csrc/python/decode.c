@@ -340,71 +340,10 @@ RT_INLINE int add_pair(rt_dec *d, rt_dec_frame *f, PyObject *key, PyObject *val)
     return become_map(d, f, key, val);
 }
 
-/* A DecodeError about the byte at `at`, caused by the exception that is set; `say`: its text follows
- * the prefix (stolen, NULL with another exception: that one stays). */
-static void blame(const uint8_t *base, const uint8_t *at, PyObject *prefix, bool say) {
-    PyObject *type, *raised, *trace, *error = NULL;
-    if (!prefix) return;
-    PyErr_Fetch(&type, &raised, &trace);
-    PyErr_NormalizeException(&type, &raised, &trace);
-    if (trace) PyException_SetTraceback(raised, trace);
-    PyObject *text = say ? PyUnicode_FromFormat("%U: %S", prefix, raised) : NULL;
-    if (say && !text) PyErr_Clear(); /* it cannot be shown */
-    if (!text) text = Py_NewRef(prefix);
-    if (text) error = PyObject_CallFunction(rt_py_st->decode_error, "On", text,
-                                            (Py_ssize_t)(at - base));
-    if (error) {
-        PyException_SetCause(error, Py_NewRef(raised));
-        PyErr_SetObject(rt_py_st->decode_error, error);
-    }
-    Py_XDECREF(error);
-    Py_XDECREF(text);
-    Py_DECREF(prefix);
-    Py_XDECREF(type);
-    Py_XDECREF(raised);
-    Py_XDECREF(trace);
-}
-
-/* With Codec(binaries="str") a text may equal the atom. */
-static bool has_struct_atom(const rt_dec *d, PyObject *map) {
-    PyObject *key, *value;
-    if (d->codec->binaries != RT_BINARIES_STR) return true;
-    for (Py_ssize_t at = 0; PyDict_Next(map, &at, &key, &value);)
-        if (key == d->st->struct_key) return true;
-    return false;
-}
-
-/* A finished map becomes what its registered class makes of it: 0, or -1 and it is gone. In a
- * map's key it stays what it is: there two structs may differ that Python holds equal. */
-static int as_struct(rt_dec *d, PyObject **v) {
-    PyObject *module = NULL, *maker = NULL, *made = NULL;
-    if (d->keys || !PyDict_CheckExact(*v)) return 0;
-    module = PyDict_GetItemWithError(*v, d->st->struct_key);
-    if (module && Py_IS_TYPE(module, d->st->atom) && has_struct_atom(d, *v))
-        maker = PyDict_GetItemWithError(d->codec->from_term, module);
-    if (!maker) {
-        if (!PyErr_Occurred()) return 0;
-        Py_CLEAR(*v);
-        return -1;
-    }
-    Py_INCREF(maker);
-    Py_INCREF(module);
-    made = PyObject_CallOneArg(maker, *v);
-    /* What no input can bring about passes through. */
-    if (!made && PyErr_ExceptionMatches(PyExc_Exception) &&
-        !PyErr_ExceptionMatches(PyExc_MemoryError))
-        blame(d->from, d->c.p, PyUnicode_FromFormat("struct %U", module), true);
-    if (made == Py_NotImplemented) Py_DECREF(made);
-    else Py_SETREF(*v, made);
-    Py_DECREF(maker);
-    Py_DECREF(module);
-    return *v ? 0 : -1;
-}
-
 RT_INLINE int finish_map(rt_dec *d, rt_dec_frame *f, PyObject **v) {
     rt_free(f->hashes);
     *v = pop(d);
-    return RT_UNLIKELY(d->codec->from_term != NULL) ? as_struct(d, v) : 0;
+    return RT_UNLIKELY(d->codec->from_term != NULL) ? rt_dec_struct(d, v) : 0;
 }
 
 RT_INLINE int deliver_map(rt_dec *d, rt_dec_frame *f, PyObject **v) {
@@ -684,7 +623,7 @@ static PyObject *decode_compressed(const rt_codec *codec, const uint8_t *base, c
     else if (took < 0) refuse(base, p, "a compressed term is malformed");
     else out = decode_plain(codec, plain.p, plain.p, plain.n, &inner, NULL);
     if (!out && took >= 0 && PyErr_ExceptionMatches(rt_py_st->decode_error)) {
-        blame(base, p, PyUnicode_FromString("the content of a compressed term is malformed"), false);
+        rt_dec_blame(base, p, PyUnicode_FromString("the content of a compressed term is malformed"), false);
     }
     /* Erlang ignores what follows the inner term. */
     if (out) *used = (size_t)took + 1;
