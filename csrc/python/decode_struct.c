@@ -34,7 +34,7 @@ static bool has_struct_atom(const rt_dec *d, PyObject *map) {
 
 int rt_dec_struct(rt_dec *d, PyObject **v) {
     PyObject *module = NULL, *maker = NULL, *made = NULL;
-    if (d->keys || !PyDict_CheckExact(*v)) return 0;
+    if (!PyDict_CheckExact(*v)) return 0; /* a Map */
     module = PyDict_GetItemWithError(*v, d->st->struct_key);
     if (module && Py_IS_TYPE(module, d->st->atom) && has_struct_atom(d, *v))
         maker = PyDict_GetItemWithError(d->codec->from_term, module);
