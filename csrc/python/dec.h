@@ -8,6 +8,7 @@
 #include "python/terms.h"
 
 #define RT_DEC_STACK 24u
+#define RT_DEC_NEST 16u /* containers in each other that need no frame */
 #define RT_DEC_KEY_DEPTH_MAX 256u /* hashing and comparing keys recurses in Python */
 #define RT_DEC_HASH_CLASSES 1024u
 #define RT_DEC_HASH_SAME_MAX 256u
@@ -30,7 +31,9 @@ typedef struct rt_dec {
     uint64_t owed;           /* values that open containers still wait for */
     uint32_t keys;           /* over 0: inside a map key, everything is frozen */
     uint32_t keys_depth;     /* depth at which the outermost key began */
-    uint32_t depth, cap;
+    uint32_t above;          /* containers open around the lowest frame */
+    uint32_t nest;           /* how many open ones need no frame */
+    uint32_t depth, cap;     /* frames used, held */
     rt_dec_frame *stack;
     rt_dec_frame first[RT_DEC_STACK];
 } rt_dec;
@@ -73,6 +76,11 @@ RT_INLINE PyObject *rt_dec_key_str(rt_dec *d, const uint8_t *p, size_t n) {
         return Py_NewRef(key);
     return rt_dec_new_key_str(slot, p, n);
 }
+
+/* The identifier at the cursor if its bytes are canonical and we have seen the pid, or the node of
+ * the reference, lately. NULL with the cursor unmoved when not; an exception is set if memory is short. */
+PyObject *rt_dec_recent_pid(rt_dec *d);
+PyObject *rt_dec_recent_ref(rt_dec *d);
 
 /* Each builds what follows the tag, which has been read. */
 PyObject *rt_dec_atom(rt_dec *d, uint8_t tag, bool plain);

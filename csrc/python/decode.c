@@ -25,20 +25,32 @@ static int stack_grow(rt_dec *d) {
     return 0;
 }
 
-/* Promises `values` more terms. Each takes a byte at least, and all promises
- * together must fit what is left, or nested claims would multiply memory. */
-RT_INLINE bool promise(rt_dec *d, uint64_t values) {
-    if (RT_LIKELY(d->owed + values <= rt_cursor_left(&d->c))) {
-        d->owed += values;
-        return true;
-    }
+/* Each value takes a byte at least, and what all open containers claim together
+ * must fit what is left, or nested claims would multiply memory. */
+RT_INLINE bool fits(rt_dec *d, uint64_t values) {
+    if (RT_LIKELY(values <= rt_cursor_left(&d->c))) return true;
     rt_dec_fail(d, d->c.p, "a container claims more elements than there are bytes");
     return false;
 }
 
+/* Promises `values` more terms. */
+RT_INLINE bool promise(rt_dec *d, uint64_t values) {
+    if (RT_UNLIKELY(!fits(d, d->owed + values))) return false;
+    d->owed += values;
+    return true;
+}
+
+/* Classes of the user's may look around meanwhile: nobody may find a container with holes. */
+RT_INLINE void hide(const rt_dec *d, PyObject *obj) {
+    if (RT_UNLIKELY(d->codec->from_term != NULL)) PyObject_GC_UnTrack(obj);
+}
+RT_INLINE void show(const rt_dec *d, PyObject *obj) {
+    if (RT_UNLIKELY(d->codec->from_term != NULL)) PyObject_GC_Track(obj);
+}
+
 /* Why no further container can be opened; drops it. */
 static bool too_deep(rt_dec *d, PyObject *obj) {
-    if (d->depth >= d->codec->max_depth)
+    if (d->above + d->depth >= d->codec->max_depth)
         rt_dec_fail(d, d->c.p, "the term is nested too deep (max_depth)");
     else
         rt_dec_fail(d, d->c.p, "a map key is nested over 256 deep");
@@ -49,7 +61,7 @@ static bool too_deep(rt_dec *d, PyObject *obj) {
 /* Opens a container; steals obj, which may be NULL with an exception set. */
 RT_INLINE bool push(rt_dec *d, PyObject *obj, uint8_t kind, uint32_t n) {
     if (RT_UNLIKELY(!obj)) return false;
-    if (RT_UNLIKELY(d->depth >= d->codec->max_depth ||
+    if (RT_UNLIKELY(d->above + d->depth >= d->codec->max_depth ||
                     (d->keys && d->depth - d->keys_depth >= RT_DEC_KEY_DEPTH_MAX)))
         return too_deep(d, obj);
     if (RT_UNLIKELY(d->depth == d->cap) && stack_grow(d) < 0) {
@@ -63,15 +75,14 @@ RT_INLINE bool push(rt_dec *d, PyObject *obj, uint8_t kind, uint32_t n) {
     f->i = 0;
     f->n = n;
     f->kind = kind;
-    /* Classes of the user's may look around meanwhile: nobody may find a container with holes. */
-    if (RT_UNLIKELY(d->codec->from_term != NULL) && kind <= F_TUPLE) PyObject_GC_UnTrack(obj);
+    if (kind <= F_TUPLE) hide(d, obj);
     return true;
 }
 
 /* Gives the container to the caller and closes its frame. */
 RT_INLINE PyObject *pop(rt_dec *d) {
     rt_dec_frame *f = &d->stack[--d->depth];
-    if (RT_UNLIKELY(d->codec->from_term != NULL) && f->kind <= F_TUPLE) PyObject_GC_Track(f->obj);
+    if (f->kind <= F_TUPLE) show(d, f->obj);
     return f->obj;
 }
 
@@ -121,19 +132,6 @@ RT_INLINE int open_list(rt_dec *d, uint32_t n) {
     return push(d, PyList_New((Py_ssize_t)n), F_LIST, n) ? 1 : -1;
 }
 
-/* The usual case of an atom: short, plain and seen lately. Moves nothing when
- * it is not that. */
-RT_INLINE bool recent_atom(rt_dec *d, PyObject **out) {
-    const uint8_t *p = d->c.p;
-    size_t left = rt_cursor_left(&d->c), slot;
-    if (RT_UNLIKELY(left == 0 || left - 1 < *p)) return false;
-    rt_atom_obj *a = rt_py_atom_recent(d->st, p + 1, *p, &slot);
-    if (RT_UNLIKELY(!a || a->special != RT_ATOM_PLAIN)) return false;
-    d->c.p = p + 1 + *p;
-    *out = Py_NewRef((PyObject *)a);
-    return true;
-}
-
 /* Reads one value up to the point where it is whole or a container is open. */
 static int value(rt_dec *d, PyObject **out) {
     uint8_t tag, n8;
@@ -159,9 +157,6 @@ again:
     case RT_TAG_LARGE_BIG: *out = rt_dec_big(d, tag); break;
     case RT_TAG_BINARY: *out = rt_dec_binary(d); break;
     case RT_TAG_SMALL_ATOM_UTF8:
-        if (recent_atom(d, out)) return 0;
-        *out = rt_dec_atom(d, tag, false);
-        break;
     case RT_TAG_ATOM_UTF8:
     case RT_TAG_ATOM_LATIN1:
     case RT_TAG_SMALL_ATOM_LATIN1: *out = rt_dec_atom(d, tag, false); break;
@@ -381,10 +376,8 @@ RT_INLINE int deliver(rt_dec *d, PyObject **v) {
     }
 }
 
-/* The functions below take the plain leaves that come next straight into the open container. None
- * reads what it does not know, or what is cut: value() does, and says what is wrong. */
-
-/* 1: *out is the next value; 0: nothing was read; -1. */
+/* Plain leaves go straight into their container. Nothing is read here that is not known, or cut:
+ * value() does that, and says what is wrong. 1: *out is the next value; 0: nothing was read; -1. */
 RT_INLINE int leaf(rt_dec *d, PyObject **out) {
     const uint8_t *p = d->c.p;
     size_t left = rt_cursor_left(&d->c), n, slot;
@@ -436,11 +429,10 @@ RT_INLINE int leaf(rt_dec *d, PyObject **out) {
         d->c.p = p + 1;
         *out = rt_dec_string(d);
         break;
-    case RT_TAG_NEW_PID:
+    case RT_TAG_NEW_PID: return (*out = rt_dec_recent_pid(d)) != NULL;
     case RT_TAG_NEWER_REFERENCE:
-        d->c.p = p + 1;
-        *out = rt_dec_ident(d, *p);
-        break;
+        *out = rt_dec_recent_ref(d);
+        return RT_LIKELY(*out) ? 1 : PyErr_Occurred() ? -1 : 0;
     default: return 0;
     }
     return RT_LIKELY(*out) ? 1 : -1;
@@ -462,112 +454,134 @@ RT_INLINE int key_leaf(rt_dec *d, PyObject **out) {
     return left && *p != RT_TAG_BINARY && *p != RT_TAG_STRING ? leaf(d, out) : 0;
 }
 
-/* What fill() and its parts give, besides 0 with *v, the container they have finished, and -1:
- * another container is open, or value() must read what comes. */
-enum { OPENED = 1, NEEDED = 2 };
-
-/* The next value is no leaf: opens the usual containers. */
-static int open_next(rt_dec *d) {
-    const uint8_t *p = d->c.p;
-    size_t left = rt_cursor_left(&d->c);
-    PyObject *empty;
-    if (RT_LIKELY(left >= 2 && *p == RT_TAG_SMALL_TUPLE && p[1])) {
-        d->owed--;
-        d->c.p = p + 2;
-        return open_tuple(d, p[1], &empty);
-    }
-    if (RT_UNLIKELY(left < 5 || (*p != RT_TAG_MAP && *p != RT_TAG_LIST) || !rt_load_u32(p + 1)))
-        return NEEDED;
-    d->owed--;
-    if (*p == RT_TAG_MAP) {
-        d->c.p = p + 1;
-        return open_map(d, &empty);
-    }
-    d->c.p = p + 5;
-    return open_list(d, rt_load_u32(p + 1));
-}
-
-static int fill_tuple(rt_dec *d, rt_dec_frame *f, PyObject **v) {
-    PyObject *tuple = f->obj, *item;
-    uint32_t i = f->i, n = f->n;
-    int rc = 1;
-    while (i < n && (rc = leaf(d, &item)) > 0) PyTuple_SET_ITEM(tuple, (Py_ssize_t)i++, item);
-    d->owed -= i - f->i;
-    f->i = i;
-    if (rc <= 0) return rc < 0 ? -1 : open_next(d);
-    *v = pop(d);
-    return 0;
-}
-
-static int fill_list(rt_dec *d, rt_dec_frame *f, PyObject **v) {
-    PyObject *list = f->obj, *item;
-    uint32_t i = f->i, n = f->n;
-    int rc = 1;
-    while (i < n && (rc = leaf(d, &item)) > 0) PyList_SET_ITEM(list, (Py_ssize_t)i++, item);
-    d->owed -= i - f->i;
-    f->i = i;
-    if (rc <= 0) return rc < 0 ? -1 : open_next(d);
-    rc = list_tail(d, f, v);
-    return rc > 0 ? NEEDED : rc;
-}
-
-static int fill_dict(rt_dec *d, rt_dec_frame *f, PyObject **v) {
-    PyObject *key = f->key, *item;
-    uint32_t taken = 0;
-    int rc;
-    f->key = NULL;
-    for (; f->i < f->n; f->i++, key = NULL) {
-        if (!key) {
-            rc = key_leaf(d, &key);
-            if (RT_UNLIKELY(rc <= 0)) {
-                d->owed -= taken;
-                return rc < 0 ? -1 : NEEDED;
-            }
-            taken++;
-        }
-        rc = leaf(d, &item);
-        if (rc <= 0) {
-            f->key = key;
-            d->owed -= taken;
-            return rc < 0 ? -1 : open_next(d);
-        }
-        taken++;
-        rc = add_pair(d, f, key, item);
-        Py_DECREF(key);
-        Py_DECREF(item);
-        if (RT_UNLIKELY(rc < 0)) return -1;
-    }
-    d->owed -= taken;
-    return finish_map(d, f, v);
-}
-
-RT_INLINE int fill(rt_dec *d, PyObject **v) {
-    rt_dec_frame *f = &d->stack[d->depth - 1];
-    if (RT_UNLIKELY(d->keys)) return NEEDED; /* in a key everything is frozen */
-    switch (f->kind) {
-    case F_LIST: return fill_list(d, f, v);
-    case F_TUPLE: return fill_tuple(d, f, v);
-    case F_DICT: return fill_dict(d, f, v);
-    default: return NEEDED;
-    }
-}
-
-static PyObject *run(rt_dec *d) {
-    PyObject *v = NULL;
-    int rc = value(d, &v);
+/* One value by the loop of frames: whatever comes, to any depth. */
+static PyObject *run(rt_dec *d, int rc, PyObject *v) {
     for (;;) {
         while (rc == 0) {
             if (d->depth == 0) return v;
             rc = deliver(d, &v);
         }
         if (RT_UNLIKELY(rc < 0)) return NULL;
-        rc = fill(d, &v);
-        if (rc != NEEDED) continue;
         rt_dec_frame *f = &d->stack[d->depth - 1];
         if (f->kind >= F_DICT && !f->key) key_begins(d);
         d->owed--;
         rc = value(d, &v);
     }
+}
+
+/* The usual containers, down to RT_DEC_NEST of them in each other, are filled by functions that
+ * call themselves: `owed` values are still awaited by the containers around, `level` of them are
+ * open. What these functions do not know, or is cut, they leave to the loop above. */
+
+static PyObject *next_any(rt_dec *d, uint64_t owed, uint32_t level) {
+    PyObject *v = NULL;
+    d->owed = owed;
+    d->above = level;
+    int rc = value(d, &v);
+    return run(d, rc, v);
+}
+
+static PyObject *next_container(rt_dec *d, uint64_t owed, uint32_t level);
+
+RT_INLINE PyObject *next(rt_dec *d, uint64_t owed, uint32_t level) {
+    PyObject *v;
+    int rc = leaf(d, &v);
+    return RT_LIKELY(rc > 0) ? v : rc < 0 ? NULL : next_container(d, owed, level);
+}
+
+static PyObject *next_tuple(rt_dec *d, uint32_t n, uint64_t owed, uint32_t level) {
+    PyObject *tuple = PyTuple_New((Py_ssize_t)n), *v;
+    if (RT_UNLIKELY(!tuple)) return NULL;
+    hide(d, tuple);
+    for (uint32_t i = 0; i < n; i++) {
+        if (RT_UNLIKELY(!(v = next(d, owed + (n - 1 - i), level)))) {
+            Py_DECREF(tuple);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, v);
+    }
+    show(d, tuple);
+    return tuple;
+}
+
+/* After the last element something else than NIL. */
+static PyObject *odd_tail(rt_dec *d, PyObject *list, uint32_t n, uint64_t owed, uint32_t level) {
+    PyObject *v = NULL;
+    d->owed = owed + 1;
+    d->above = level;
+    if (!push(d, list, F_LIST, n)) return NULL;
+    int rc = list_tail(d, d->stack, &v);
+    return run(d, rc, v);
+}
+
+static PyObject *next_list(rt_dec *d, uint32_t n, uint64_t owed, uint32_t level) {
+    PyObject *list = PyList_New((Py_ssize_t)n), *v;
+    if (RT_UNLIKELY(!list)) return NULL;
+    hide(d, list);
+    for (uint32_t i = 0; i < n; i++) {
+        if (RT_UNLIKELY(!(v = next(d, owed + (n - i), level)))) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)i, v);
+    }
+    if (RT_UNLIKELY(rt_cursor_left(&d->c) == 0 || *d->c.p != RT_TAG_NIL))
+        return odd_tail(d, list, n, owed, level - 1);
+    d->c.p++;
+    show(d, list);
+    return list;
+}
+
+static PyObject *next_key(rt_dec *d, uint64_t owed, uint32_t level) {
+    PyObject *key;
+    int rc = key_leaf(d, &key);
+    if (RT_LIKELY(rc)) return rc > 0 ? key : NULL;
+    key_begins(d);
+    key = next_any(d, owed, level);
+    d->keys = 0;
+    return key;
+}
+
+static PyObject *next_dict(rt_dec *d, uint32_t n, uint64_t owed, uint32_t level) {
+    rt_dec_frame f = {.obj = new_dict(d, n), .n = n, .kind = F_DICT};
+    int rc = f.obj ? 0 : -1;
+    owed += 2 * (uint64_t)n;
+    for (; rc == 0 && f.i < n; f.i++) {
+        PyObject *key = next_key(d, --owed, level);
+        PyObject *v = RT_LIKELY(key) ? next(d, --owed, level) : NULL;
+        rc = RT_LIKELY(v) ? add_pair(d, &f, key, v) : -1;
+        Py_XDECREF(key);
+        Py_XDECREF(v);
+    }
+    rt_free(f.hashes);
+    if (RT_LIKELY(rc == 0)) {
+        if (RT_UNLIKELY(d->codec->from_term != NULL) && rt_dec_struct(d, &f.obj) < 0) return NULL;
+        return f.obj;
+    }
+    Py_XDECREF(f.obj);
+    return NULL;
+}
+
+static PyObject *next_container(rt_dec *d, uint64_t owed, uint32_t level) {
+    const uint8_t *p = d->c.p;
+    size_t left = rt_cursor_left(&d->c);
+    uint32_t n;
+    if (RT_UNLIKELY(level >= d->nest || left < 5)) return next_any(d, owed, level);
+    if (*p == RT_TAG_SMALL_TUPLE && p[1]) {
+        n = p[1];
+        d->c.p = p + 2;
+        return fits(d, owed + n) ? next_tuple(d, n, owed, level + 1) : NULL;
+    }
+    n = rt_load_u32(p + 1);
+    if (n && *p == RT_TAG_LIST) {
+        d->c.p = p + 5;
+        return fits(d, owed + n + 1) ? next_list(d, n, owed, level + 1) : NULL;
+    }
+    if (n && *p == RT_TAG_MAP) {
+        d->c.p = p + 5;
+        return fits(d, owed + 2 * (uint64_t)n) ? next_dict(d, n, owed, level + 1) : NULL;
+    }
+    return next_any(d, owed, level);
 }
 
 static void dec_fini(rt_dec *d) {
@@ -590,13 +604,14 @@ static PyObject *decode_plain(const rt_codec *codec, const uint8_t *base, const 
     d.owner = owner;
     d.owner_at = base;
     d.owed = 0;
-    d.keys = d.keys_depth = d.depth = 0;
+    d.keys = d.keys_depth = d.depth = d.above = 0;
+    d.nest = codec->max_depth < RT_DEC_NEST ? codec->max_depth : RT_DEC_NEST;
     d.cap = RT_DEC_STACK;
     d.stack = d.first;
     /* What is being built is no garbage, and no user code runs meanwhile: a
      * collector that looks at it again and again only takes time. */
     bool paused = n >= GC_PAUSE_BYTES && !codec->from_term && PyGC_Disable();
-    PyObject *out = run(&d);
+    PyObject *out = next_container(&d, 0, 0);
     dec_fini(&d);
     if (paused) PyGC_Enable();
     if (out) *used = (size_t)(d.c.p - p);

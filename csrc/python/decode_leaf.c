@@ -261,30 +261,24 @@ static PyObject *pid_of(rt_dec *d, const uint8_t *ext, size_t n, PyObject *node)
     return pid;
 }
 
-/* A pid whose bytes are canonical and which we have seen lately; NULL without
- * an exception and with the cursor unmoved when not. */
-static PyObject *pid_recent(rt_dec *d) {
-    const uint8_t *p = d->c.p - 1;
-    if (rt_cursor_left(&d->c) < 2 || p[1] != RT_TAG_SMALL_ATOM_UTF8) return NULL;
-    size_t n = 3u + p[2] + 12u;
-    if (rt_cursor_left(&d->c) + 1 < n) return NULL;
+PyObject *rt_dec_recent_pid(rt_dec *d) {
+    const uint8_t *p = d->c.p;
+    size_t left = rt_cursor_left(&d->c), n;
+    if (left < 3 || p[1] != RT_TAG_SMALL_ATOM_UTF8 || left < (n = 3u + p[2] + 12u)) return NULL;
     PyObject *pid = pid_of(d, p, n, NULL);
-    if (pid) d->c.p = p + n;
+    if (RT_LIKELY(pid)) d->c.p = p + n;
     return pid;
 }
 
-/* The same for a reference: one whose node is a recent atom in its short form stands in the input
- * as its canonical bytes. */
-static PyObject *ref_of_recent_node(rt_dec *d) {
-    const uint8_t *p = d->c.p - 1;
-    size_t left = rt_cursor_left(&d->c) + 1, slot;
-    if (left < 5 || p[1] != 0 || p[2] > RT_REF_WORDS_MAX || p[3] != RT_TAG_SMALL_ATOM_UTF8)
+PyObject *rt_dec_recent_ref(rt_dec *d) {
+    const uint8_t *p = d->c.p;
+    size_t left = rt_cursor_left(&d->c), slot, n;
+    if (left < 5 || p[1] != 0 || p[2] > RT_REF_WORDS_MAX || p[3] != RT_TAG_SMALL_ATOM_UTF8 ||
+        left < (n = 5u + p[4] + 4u + 4u * p[2]))
         return NULL;
-    size_t n = 5u + p[4] + 4u + 4u * p[2];
-    if (left < n) return NULL;
     rt_atom_obj *node = rt_py_atom_recent(d->st, p + 5, p[4], &slot);
     PyObject *ref = node ? rt_py_ident_new(d->st->ref, (PyObject *)node, p, n) : NULL;
-    if (ref) d->c.p = p + n;
+    if (RT_LIKELY(ref)) d->c.p = p + n;
     return ref;
 }
 
@@ -358,14 +352,6 @@ static PyTypeObject *ident_type(rt_py_state *st, uint8_t tag, uint8_t *canonical
 PyObject *rt_dec_ident(rt_dec *d, uint8_t tag) {
     uint8_t ext[IDENT_MAX], *w = ext;
     uint16_t words = 1;
-    if (tag == RT_TAG_NEW_PID) {
-        PyObject *recent = pid_recent(d);
-        if (recent) return recent;
-    }
-    if (tag == RT_TAG_NEWER_REFERENCE) {
-        PyObject *ref = ref_of_recent_node(d);
-        if (ref || PyErr_Occurred()) return ref;
-    }
     PyTypeObject *type = ident_type(d->st, tag, w++);
     if (type == d->st->ref) {
         if (tag != RT_TAG_REFERENCE && !rt_cursor_u16(&d->c, &words)) return rt_dec_cut(d);
@@ -440,7 +426,7 @@ static bool skip_free(rt_dec *d, uint32_t count) {
         return false;
     }
     for (uint32_t i = 0; i < count; i++) {
-        rt_scan scan = {.depth_max = d->codec->max_depth - d->depth};
+        rt_scan scan = {.depth_max = d->codec->max_depth - d->above - d->depth};
         if (rt_cursor_left(&d->c) && *d->c.p == RT_TAG_COMPRESSED) {
             rt_dec_fail(d, d->c.p, "a compressed term inside another one");
             return false;
