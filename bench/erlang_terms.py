@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.measure import BenchError, Run, Sample
+from bench.measure import BenchError, Pieces
 from router import etf
 from router.etf import Atom
 
@@ -51,7 +51,7 @@ class ErlangTerms:
         if self._ask(Atom("load"), name, data) is not True:
             raise BenchError(f"{NAME} does not give {name} back")
 
-    def run(self, way: str, name: str, seconds: float, pieces: int) -> Run:
+    def run(self, way: str, name: str, seconds: float, pieces: int) -> Pieces:
         """A run as `per_call` makes them; its time is the runtime's CPU time."""
 
         def spent(n: int) -> float:
@@ -65,11 +65,7 @@ class ErlangTerms:
             n = max(n * 2, int(n * seconds / max(took, 1e-7) / 2))
         n = max(1, int(n * seconds / took / pieces))
 
-        def sample() -> Sample:
-            each = min(spent(n) for _ in range(pieces)) * 1e6 / n
-            return Sample(messages=n * pieces, cpu=each, more={"each": each})
-
-        return sample
+        return Pieces(lambda: spent(n) * 1e6 / n, pieces, n * pieces)
 
     def __enter__(self) -> ErlangTerms:
         return self

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from bench.measure import Run, Sample
+from bench.measure import TURNS, Pieces
 
 __all__ = ["PER_CALL", "per_call"]
 
 PER_CALL = {"us": "each"}
 
 
-def per_call(work: Callable[[int], None], seconds: float, weight: int = 1, pieces: int = 1) -> Run:
+def per_call(
+    work: Callable[[int], None], seconds: float, weight: int = 1, pieces: int = TURNS
+) -> Pieces:
     """A run that calls `work(n)` in so many pieces that together take about so long.
 
-    weight: messages in each of the n. What a piece took in the fastest of them counts: more is
-    what other users of the processor take. For work that is the same each time.
+    weight: messages in each of the n. For work that is the same each time.
     """
     n = 1
     while True:  # the last of these has warmed everything up
@@ -28,14 +29,9 @@ def per_call(work: Callable[[int], None], seconds: float, weight: int = 1, piece
         n = max(n * 2, int(n * seconds / max(took, 1e-7) / 2))
     n = max(1, int(n * seconds / took / pieces))
 
-    def piece() -> tuple[float, float]:
-        clock, cpu = time.perf_counter_ns(), time.process_time_ns()
+    def piece() -> float:
+        begin = time.process_time_ns()
         work(n)
-        spent, took = time.process_time_ns() - cpu, time.perf_counter_ns() - clock
-        return spent / 1e3 / n / weight, took / 1e3 / n / weight
+        return (time.process_time_ns() - begin) / 1e3 / n / weight
 
-    def run() -> Sample:
-        cpu, each = map(min, zip(*[piece() for _ in range(pieces)], strict=True))
-        return Sample(messages=pieces * n * weight, cpu=cpu, more={"each": each})
-
-    return run
+    return Pieces(piece, pieces, pieces * n * weight)

@@ -141,12 +141,12 @@ def measure(
         local.close()
     count_of = 50_000 if quick else 1_000_000
     # A tenth as many queues: a million of them take three gigabytes.
-    path, name, peer = "those that are idle", f"router mailbox, of {count_of:,}", "asyncio.Queue"
-    if wanted(path, name, peer, 0):
+    path, name, queue = "those that are idle", f"router mailbox, of {count_of:,}", "asyncio.Queue"
+    if wanted(path, name, queue, 0):
         say(path)
         try:
             found = compare(
-                (name, idle("router", count_of)), (peer, idle("queue", count_of // 10)),
+                (name, idle("router", count_of)), (queue, idle("queue", count_of // 10)),
                 decides="idle", pairs=1 if quick else 3,
             )  # fmt: skip
         except BenchError as e:

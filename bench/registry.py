@@ -147,10 +147,10 @@ def measure(
         table = Table(size)
         with Context() as context:
             slots = context.make(library(), "registry", size, 0)
-            bare: Run = per_call(bare_read(slots), seconds)
+            bare = per_call(bare_read(slots), seconds)
             for case in table.cases():
                 name = f"router.Registry: {case.what}"
-                peers = {
+                peers: dict[str, Run] = {
                     peer: per_call(work, seconds, case.weight)
                     for peer, work in case.peers.items()
                     if wanted(path, name, peer, 0)
