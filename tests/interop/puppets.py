@@ -6,10 +6,37 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
-from router import NO_REPLY, Atom, Caller, ExitSignal, GenServer, Mailbox, Node, NoProcess, Pid
+from router import (
+    NO_REPLY,
+    Atom,
+    Caller,
+    CallTimeout,
+    ExitSignal,
+    GenServer,
+    Mailbox,
+    Node,
+    NodeDown,
+    NoProcess,
+    Pid,
+    RemoteError,
+)
 
 DONE, OK, GONE, SYNC = Atom("done"), Atom("ok"), Atom("gone"), Atom("sync")
-BURST = Atom("burst")
+BURST, FAILED, ERPC = Atom("burst"), Atom("failed"), Atom("erpc")
+NOT_JOINED = Atom("not_joined")
+SCOPE, PUPPET = "puppets", "puppet"
+
+
+def returns(value: Any) -> Any:
+    return value
+
+
+def exits(reason: Any) -> Any:
+    raise ExitSignal(reason)
+
+
+async def waits() -> None:
+    await asyncio.Event().wait()
 
 
 class Puppets:
@@ -19,6 +46,9 @@ class Puppets:
         self.node = node
         self.box = node.mailbox("puppeteer")
         self.boxes: list[Mailbox] = []
+        self.node.pg(SCOPE)
+        for function in (returns, exits, waits):
+            self.node.expose(PUPPET, function.__name__, function)
 
     async def __aenter__(self) -> Puppets:
         self._task = asyncio.create_task(self._run())
@@ -80,6 +110,8 @@ class Puppet:
                 case ("log", Pid() as asker, ref):
                     self._send(asker, (DONE, ref, self.log))
                     self.log = []
+                case ("do", Pid() as asker, ref, ("call" | "rpc", *_) as what):
+                    self.asking = asyncio.create_task(self._ask(asker, ref, what))
                 case ("do", Pid() as asker, ref, what):
                     self._send(asker, (DONE, ref, self._do(what)))
                 case ("stop", reason):
@@ -124,9 +156,54 @@ class Puppet:
                 return self.box.alias(once=True)
             case ("unalias", ref):
                 return self.box.unalias(ref)
+            case ("spawn", node, function, args, options):
+                return self.box.spawn_request(
+                    node, PUPPET, function, args,
+                    link="link" in options, monitor="monitor" in options,
+                )  # fmt: skip
+            case ("join", group):
+                self.node.pg(SCOPE).join(group, self.box)
+            case ("leave", group):
+                return OK if self.node.pg(SCOPE).leave(group, self.box) else NOT_JOINED
+            case ("members", group):
+                groups = self.node.pg(SCOPE)
+                return [sorted(groups.members(group)), sorted(groups.local_members(group))]
+            case ("watch", group):
+                return self.node.pg(SCOPE).monitor(group, self.box)[0]
+            case ("unwatch", ref):
+                return OK if self.node.pg(SCOPE).demonitor(ref) else False
             case other:
                 raise ValueError(f"no such thing to do: {other!r}")
         return OK
+
+    async def _ask(self, asker: Pid, ref: Any, what: Any) -> None:
+        self._send(asker, (DONE, ref, await self._answer(what)))
+
+    async def _answer(self, what: Any) -> Any:
+        """What Erlang's puppet says of gen_server:call and erpc:call."""
+        match what:
+            case ("call", to, request, timeout):
+                try:
+                    return (OK, await self.node.call(to, request, timeout / 1000))
+                except CallTimeout:
+                    return (FAILED, Atom("timeout"))
+                except NoProcess:
+                    return (FAILED, Atom("noproc"))
+                except NodeDown:
+                    node = to[1] if isinstance(to, tuple) else to.node
+                    return (FAILED, (Atom("nodedown"), Atom(node)))
+                except RemoteError as e:
+                    return (FAILED, e.reason)
+            case (_, node, function, args, timeout):
+                try:
+                    return (OK, await self.node.rpc(node, PUPPET, function, args, timeout / 1000))
+                except CallTimeout:
+                    return (ERPC, Atom("timeout"))
+                except NodeDown:
+                    return (ERPC, Atom("noconnection"))
+                except RemoteError as e:
+                    where = e.stacktrace[:1] if e.class_ == "error" else []
+                    return (Atom(e.class_), e.reason, *where)
 
 
 class Adder(GenServer):

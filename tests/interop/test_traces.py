@@ -48,6 +48,22 @@ def ref(label: str) -> Step:
     return a("ref", label)
 
 
+def child(label: str) -> Step:
+    """Who was made by the spawn request of that label."""
+    return (Atom("pid"), a("child", label))
+
+
+def made(who: str, function: str, args: list[Any], *options: str, label: str) -> Step:
+    """A spawn request to the other node."""
+    there = a("node", "s" if who[0] == "d" else "d")
+    return do(who, SPAWN, there, Atom(function), args, [Atom(o) for o in options], label=label)
+
+
+def rpc(who: str, function: str, args: list[Any], timeout: int = 5000) -> Step:
+    there = a("node", "s" if who[0] == "d" else "d")
+    return do(who, RPC, there, Atom(function), args, timeout)
+
+
 def new(who: str, name: Any = None) -> Step:
     where = Atom(who[0])
     return (Atom("new"), Atom(who), where, Atom("none") if name is None else name)
@@ -66,6 +82,9 @@ TRAP, LINK, UNLINK = Atom("trap"), Atom("link"), Atom("unlink")
 MONITOR, DEMONITOR, EXIT, SEND = Atom("monitor"), Atom("demonitor"), Atom("exit"), Atom("send")
 STOP, BURST, UNALIAS, CALL = Atom("stop"), Atom("burst"), Atom("unalias"), Atom("call")
 ALIAS, ALIAS_ONCE = Atom("alias"), Atom("alias_once")
+SPAWN, RPC = Atom("spawn"), Atom("rpc")
+JOIN, LEAVE, MEMBERS = Atom("join"), Atom("leave"), Atom("members")
+WATCH, UNWATCH = Atom("watch"), Atom("unwatch")
 REASONS: list[Any] = [
     Atom("normal"), Atom("shutdown"), (Atom("shutdown"), 1), Atom("kill"), Atom("killed"),
     Atom("bye"), b"text", [1, {Atom("k"): 2.5}],
@@ -154,20 +173,55 @@ SCENARIOS: dict[str, list[list[Step]]] = {
         do("d2", EXIT, pid("s1"), Atom("kill")), WAIT,
     ),
     "calls": [
-        [
+        play
+        for reason in (Atom("normal"), Atom("shutdown"), (Atom("shutdown"), 1), Atom("bye"))
+        for reply in ((), (7,))
+        for play in both(
             new("s1", a("server", "adder")), new("d1"), do("d1", MONITOR, pid("s1"), label="r1"),
             do("d1", CALL, pid("s1"), (Atom("add"), 2), 5000),
             do("d1", CALL, a("named", "adder", "s"), (Atom("add"), 3), 5000),
             do("d1", CALL, a("named", "nobody", "s"), (Atom("add"), 3), 5000),
             do("d1", CALL, pid("s1"), Atom("later"), 50),
             do("d1", SEND, pid("s1"), (Atom("$gen_cast"), (Atom("answer"), 4))),
-            do("d1", CALL, pid("s1"), (STOP, reason), 5000) if reply is None
-            else do("d1", CALL, pid("s1"), (STOP, reason, reply), 5000),
+            do("d1", CALL, pid("s1"), (STOP, reason, *reply), 5000),
             do("d1", CALL, pid("s1"), (Atom("add"), 2), 5000),
             do("d1", CALL, a("named", "adder", "s"), (Atom("add"), 3), 5000),
-        ]
-        for reason in (Atom("normal"), Atom("shutdown"), (Atom("shutdown"), 1), Atom("bye"))
-        for reply in (None, 7)
+        )
+    ],
+    "rpc": both(
+        new("d1"), rpc("d1", "returns", [(1, b"two", [Atom("three")])]),
+        *[rpc("d1", "exits", [reason]) for reason in REASONS],
+        rpc("d1", "nothing", [1, 2]), rpc("d1", "waits", [], 50),
+        CUT, rpc("d1", "returns", [4]), CUT, rpc("d1", "nothing", []),
+    ),
+    "spawn requests": [
+        play
+        for options in ([], ["link"], ["monitor"], ["link", "monitor"])
+        for play in both(
+            new("d1"), do("d1", TRAP, True), made("d1", "returns", [1], *options, label="r0"),
+            *[made("d1", "exits", [reason], *options, label=f"r{i}")
+              for i, reason in enumerate(REASONS, 1)],
+            made("d1", "nothing", [1], *options, label="r20"),
+        )
+    ],
+    "children": [
+        play
+        for options in ([], ["link"], ["monitor"], ["link", "monitor"])
+        for last in (
+            [do("d1", EXIT, child("r1"), Atom("kill"))],
+            [do("d1", EXIT, child("r1"), Atom("bye"))],
+            [do("d1", EXIT, child("r1"), Atom("normal"))],
+            [do("d1", UNLINK, child("r1")), do("s1", EXIT, child("r1"), Atom("bye"))],
+            [do("d1", DEMONITOR, ref("r1")), do("s1", EXIT, child("r1"), Atom("bye"))],
+            [do("d1", TRAP, False), do("s1", EXIT, child("r1"), Atom("bye"))],
+            [tell("d1", STOP, Atom("bye"))], [CUT, do("d1", SEND, pid("s1"), 1)],
+        )
+        for play in both(
+            new("d1"), new("s1"), do("d1", TRAP, True), do("s1", TRAP, True),
+            made("d1", "waits", [], *options, label="r1"),
+            do("s1", MONITOR, child("r1"), label="r2"), do("s1", LINK, child("r1")), *last, WAIT,
+            do("d1", MONITOR, child("r1"), label="r3"),
+        )
     ],
 }  # fmt: skip
 

@@ -7,9 +7,11 @@
 -module(puppet).
 -export([puppeteer/0, stage/1, play/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+-export([returns/1, exits/1, waits/0]).
 
 -define(PATIENCE, 20000).
 -define(ROUNDS, 3).
+-define(SCOPE, puppets).
 
 %% The process that makes the puppets of its node, and knows when they have had what was sent.
 
@@ -19,6 +21,7 @@ puppeteer() ->
             Caller = self(),
             Pid = spawn(fun() ->
                 register(puppeteer, self()),
+                {ok, _} = pg:start(?SCOPE),
                 Caller ! {ready, self()},
                 master([])
             end),
@@ -35,6 +38,7 @@ master(Puppets) ->
             master([Pid | Puppets]);
         {settle, From, Ref} ->
             Alive = [P || P <- Puppets, asked(P, sync) =/= gone],
+            sys:get_state(?SCOPE), % it has heard of those who have ended
             From ! {done, Ref, Alive},
             master(Alive);
         {clear, From, Ref} ->
@@ -88,12 +92,31 @@ do({burst, To, Count}) -> burst(To, 1, Count), ok;
 do(alias) -> alias();
 do(alias_once) -> alias([reply]);
 do({unalias, Ref}) -> unalias(Ref);
+do({spawn, Node, Function, Args, Options}) ->
+    spawn_request(Node, ?MODULE, Function, Args, Options);
+do({join, Group}) -> pg:join(?SCOPE, Group, self());
+do({leave, Group}) -> pg:leave(?SCOPE, Group, self());
+do({members, Group}) ->
+    [lists:sort(L) || L <- [pg:get_members(?SCOPE, Group), pg:get_local_members(?SCOPE, Group)]];
+do({watch, Group}) -> element(1, pg:monitor(?SCOPE, Group));
+do({unwatch, Ref}) -> pg:demonitor(?SCOPE, Ref);
 do({call, To, Request, Timeout}) ->
     try {ok, gen_server:call(To, Request, Timeout)}
-    catch exit:{{Reason, [_ | _]}, {gen_server, call, Args}} when is_list(Args) ->
-              {failed, Reason, Args};
-          exit:{Reason, {gen_server, call, Args}} -> {failed, Reason, Args}
+    catch exit:{{Reason, [_ | _]}, {gen_server, call, _}} -> {failed, Reason};
+          exit:{Reason, {gen_server, call, _}} -> {failed, Reason}
+    end;
+do({rpc, Node, Function, Args, Timeout}) ->
+    try {ok, erpc:call(Node, ?MODULE, Function, Args, Timeout)}
+    catch exit:{exception, Reason} -> {exit, Reason};
+          error:{exception, Reason, [Where | _]} -> {error, Reason, Where};
+          error:{erpc, Reason} -> {erpc, Reason}
     end.
+
+%% What puppets have run on the other node.
+
+returns(Value) -> Value.
+exits(Reason) -> exit(Reason).
+waits() -> receive after infinity -> ok end.
 
 burst(_, I, Count) when I > Count -> ok;
 burst(To, I, Count) -> To ! {burst, I}, burst(To, I + 1, Count).
@@ -131,7 +154,8 @@ stage(Other) ->
         register(stage, self()),
         [ok = ask(Where, clear) || Where <- [puppeteer, {puppeteer, Other}]],
         Caller ! {ready, self()},
-        acts(#{other => Other, pids => #{}, refs => #{}, names => #{}, alive => [], step => 0})
+        acts(#{other => Other, pids => #{}, refs => #{}, names => #{}, children => [],
+               alive => [], step => 0})
     end),
     receive {ready, Pid} -> ok after ?PATIENCE -> timeout end.
 
@@ -163,11 +187,22 @@ step(Step, #{step := N} = State) ->
     {Result, Acted} = act(Step, State#{step := N + 1}),
     Settled = settle(Acted, ?ROUNDS),
     #{alive := Alive} = Settled,
-    Logs = [{name(P, Settled), log(P, Settled)} || P <- Alive],
-    Ties = [{name(P, Settled), ties(P, Settled)} || P <- Alive, node(P) =:= node()],
-    Living = lists:sort([name(P, Settled) || P <- Alive]),
-    Said = lists:sort([L || {_, Log} = L <- Logs, Log =/= []]),
-    {{N, known(Result, Settled), Said, Living, lists:sort(Ties)}, Settled}.
+    Logs = [{P, ask(P, log)} || P <- Alive],
+    #{children := Children} = Now = lists:foldl(fun meet/2, Settled, [L || {_, L} <- Logs]),
+    Here = [P || P <- Alive ++ Children, node(P) =:= node(), is_process_alive(P)],
+    Ties = [{name(P, Now), ties(P, Now)} || P <- Here],
+    Living = lists:sort([name(P, Now) || P <- Alive]),
+    Said = lists:sort([{name(P, Now), in_runs(known(Log, Now))} || {P, Log} <- Logs, Log =/= []]),
+    {{N, known(Result, Now), Said, Living, lists:sort(Ties)}, Now}.
+
+%% Those whom puppets had made on the other node are called by the label of the request.
+meet([{spawn_reply, Ref, ok, Pid} | Log],
+     #{pids := Pids, names := Names, children := Children} = State) ->
+    Child = {child, maps:get(Ref, Names)},
+    meet(Log, State#{pids := Pids#{Child => Pid}, names := Names#{Pid => Child},
+                     children := [Pid | Children]});
+meet([_ | Log], State) -> meet(Log, State);
+meet(_, State) -> State.
 
 act({wait}, State) ->
     {ok, State};
@@ -205,6 +240,8 @@ at(s, #{other := Other}) -> {puppeteer, Other}.
 
 resolve({pid, Who}, #{pids := Pids}) -> found(Who, Pids);
 resolve({ref, Label}, #{refs := Refs}) -> found(Label, Refs);
+resolve({node, d}, _) -> node();
+resolve({node, s}, #{other := Other}) -> Other;
 resolve({named, Name, d}, _) -> {Name, node()};
 resolve({named, Name, s}, #{other := Other}) -> {Name, Other};
 resolve(T, State) when is_tuple(T) -> list_to_tuple(resolve(tuple_to_list(T), State));
@@ -225,9 +262,8 @@ settle(#{other := Other} = State, Rounds) ->
     There = ask({puppeteer, Other}, settle),
     settle(State#{alive := Here ++ There}, Rounds - 1).
 
-%% What it was sent. The end of a process has no order among those who are told of it.
-log(Pid, State) -> in_runs(known(ask(Pid, log), State)).
-
+%% The end of a process has no order among those who are told of it, and groups none among each
+%% other.
 in_runs(Log) when is_list(Log) ->
     {Signals, Rest} = lists:splitwith(fun is_end/1, Log),
     lists:sort(Signals) ++ case Rest of
@@ -238,6 +274,7 @@ in_runs(Other) -> Other.
 
 is_end({'EXIT', _, _}) -> true;
 is_end({'DOWN', _, _, _, _}) -> true;
+is_end({_, Change, _, [_ | _]}) when Change =:= join; Change =:= leave -> true;
 is_end(_) -> false.
 
 ties(Pid, #{names := Names} = State) ->
@@ -256,6 +293,8 @@ known(T, _) when is_pid(T) -> unknown_pid;
 known(T, _) when is_reference(T) -> unknown_ref;
 known(T, #{other := T}) -> s;
 known(T, _) when T =:= node() -> d;
+known({Ref, Change, Group, Pids}, State) when Change =:= join; Change =:= leave ->
+    {known(Ref, State), Change, Group, lists:sort(known(Pids, State))};
 known(T, State) when is_tuple(T) -> list_to_tuple(known(tuple_to_list(T), State));
 known([H | T], State) -> [known(H, State) | known(T, State)];
 known(T, _) -> T.
