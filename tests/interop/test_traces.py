@@ -233,6 +233,7 @@ def random_play(seed: int) -> list[Step]:
     steps = [new(who, Atom(f"name_{who}")) for who in names]
     steps += [do(who, TRAP, True) for who in names if dice.random() < 0.5]
     owners: dict[str, str] = {}  # of monitors and aliases
+    children = {"c0": "d"}  # and the node they were asked for on
     for _ in range(STEPS):
         one = dice.choice(names)
         other = dice.choice([who for who in names if who[0] != one[0]])
@@ -240,7 +241,8 @@ def random_play(seed: int) -> list[Step]:
         named = a("named", f"name_{neighbour}", neighbour[0])
         label = f"r{len(owners) + 1}"
         known = dice.choice(list(owners)) if owners else "r1"
-        match dice.randrange(16):
+        known_child, asked_on = dice.choice(list(children.items()))
+        match dice.randrange(20):
             case 0 | 1 | 2:
                 steps.append(do(one, LINK, pid(other)))
             case 3:
@@ -268,6 +270,20 @@ def random_play(seed: int) -> list[Step]:
                 steps.append(new(one))  # another one of that name, without a registered name
             case 15:
                 steps.append(CUT)
+            case 16:
+                child_label = f"c{len(steps)}"
+                children[child_label] = one[0]
+                options = [option for option in ("link", "monitor") if dice.random() < 0.5]
+                function, args = dice.choice([("waits", []), ("exits", [dice.choice(REASONS)])])
+                steps.append(made(one, function, args, *options, label=child_label))
+            case 17:  # with one's neighbour who has ended: noproc, at once, in Erlang
+                other = dice.choice([who for who in names if who[0] == asked_on])
+                steps.append(do(other, dice.choice([LINK, UNLINK]), child(known_child)))
+            case 18:
+                steps.append(do(one, EXIT, child(known_child), dice.choice(REASONS)))
+            case 19:
+                function = dice.choice(["returns", "exits", "nothing"])
+                steps.append(rpc(one, function, [dice.choice(REASONS)]))
     return steps
 
 

@@ -10,7 +10,7 @@
 -export([returns/1, exits/1, waits/0]).
 
 -define(PATIENCE, 20000).
--define(ROUNDS, 3).
+-define(ROUNDS, 4).
 -define(SCOPE, puppets).
 
 %% The process that makes the puppets of its node, and knows when they have had what was sent.
