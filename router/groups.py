@@ -327,9 +327,9 @@ class ProcessGroups:
             return
         del self._joined[pid]
         left: list[Any] = []
-        for key, times in joined[1].items():
-            left.extend([self._groups[key].term] * times)
-            self._take_out(key, Counter({pid: times}), local=True)
+        for key in joined[1].elements():  # one message for each time it had joined, as from pg
+            left.append(self._groups[key].term)
+            self._take_out(key, Counter([pid]), local=True)
         self._tell((LEAVE, self._box.pid, pid, left))
 
     # what is kept --------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from router import (
 
 DONE, OK, GONE, SYNC = Atom("done"), Atom("ok"), Atom("gone"), Atom("sync")
 BURST, FAILED, ERPC = Atom("burst"), Atom("failed"), Atom("erpc")
-NOT_JOINED = Atom("not_joined")
+NOT_JOINED, MEMBERS = Atom("not_joined"), Atom("members")
 SCOPE, PUPPET = "puppets", "puppet"
 
 
@@ -167,7 +167,7 @@ class Puppet:
                 return OK if self.node.pg(SCOPE).leave(group, self.box) else NOT_JOINED
             case ("members", group):
                 groups = self.node.pg(SCOPE)
-                return [sorted(groups.members(group)), sorted(groups.local_members(group))]
+                return (MEMBERS, groups.members(group), groups.local_members(group))
             case ("watch", group):
                 return self.node.pg(SCOPE).monitor(group, self.box)[0]
             case ("unwatch", ref):

@@ -226,6 +226,78 @@ SCENARIOS: dict[str, list[list[Step]]] = {
 }  # fmt: skip
 
 
+def joins(who: str, group: str) -> Step:
+    return do(who, JOIN, Atom(group))
+
+
+def leaves(who: str, group: str) -> Step:
+    return do(who, LEAVE, Atom(group))
+
+
+def members(group: str) -> list[Step]:
+    return [do(who, MEMBERS, Atom(group)) for who in ("d0", "s0")]
+
+
+WATCHED = [
+    new("d0"), new("s0"), do("d0", WATCH, Atom("g"), label="rd"),
+    do("s0", WATCH, Atom("g"), label="rs"),
+]  # fmt: skip
+
+GROUPS: dict[str, list[list[Step]]] = {
+    "joins and leaves": both(
+        *WATCHED, new("d1"), new("s1"), *members("g"), joins("d1", "g"), *members("g"),
+        joins("s1", "g"), joins("s1", "g"), *members("g"), leaves("s1", "g"), *members("g"),
+        leaves("s1", "g"), leaves("s1", "g"), *members("g"), joins("s1", "h"), *members("h"),
+        do("d0", UNWATCH, ref("rd")), do("d0", UNWATCH, ref("rd")), leaves("d1", "g"),
+        *members("g"),
+    ),
+    "members that end": [
+        play
+        for reason in REASONS
+        for play in both(
+            *WATCHED, new("d1"), new("s1"), joins("d1", "g"), joins("s1", "g"), joins("s1", "g"),
+            joins("s1", "h"), tell("s1", STOP, reason), *members("g"), *members("h"),
+            do("s0", EXIT, pid("d1"), Atom("kill")), *members("g"),
+        )
+    ],
+    "watchers that end": both(
+        *WATCHED, new("d1"), new("s1"), joins("s1", "g"), joins("d1", "g"),
+        tell("d0", STOP, Atom("bye")), leaves("d1", "g"), joins("d1", "g"), leaves("s1", "g"),
+        do("s0", MEMBERS, Atom("g")),
+    ),
+    "a split": both(
+        *WATCHED, new("d1"), new("s1"), new("s2"), joins("d1", "g"), joins("s1", "g"),
+        joins("s2", "g"), joins("s2", "g"), joins("s2", "h"), CUT,
+        do("d1", MEMBERS, Atom("g")), do("d1", SEND, pid("s1"), 1), WAIT, *members("g"),
+        *members("h"), CUT, leaves("s2", "g"), joins("s1", "h"), do("d1", SEND, pid("s1"), 2),
+        WAIT, *members("g"), *members("h"),
+    ),
+}  # fmt: skip
+
+
+def random_groups(seed: int) -> list[Step]:
+    """Four puppets that join, leave and end in three groups, with cuts in between."""
+    dice = random.Random(seed)
+    names = ["d1", "d2", "s1", "s2"]
+    steps = [*WATCHED, *map(new, names)]
+    for _ in range(STEPS):
+        one, group = dice.choice(names), dice.choice("ghi")
+        match dice.randrange(10):
+            case 0 | 1 | 2 | 3:
+                steps.append(joins(one, group))
+            case 4 | 5:
+                steps.append(leaves(one, group))
+            case 6:
+                steps += members(group)
+            case 7:
+                steps += [tell(one, STOP, dice.choice(REASONS)), WAIT]
+            case 8:
+                steps.append(new(one))
+            case 9:
+                steps += [CUT, do("d0", SEND, pid("s0"), 1), WAIT]
+    return [*steps, *members("g"), *members("h"), *members("i")]
+
+
 def random_play(seed: int) -> list[Step]:
     """Six puppets that trap, tie, message and end each other, with cuts in between."""
     dice = random.Random(seed)
@@ -309,6 +381,27 @@ def stage(talker: ErlangNode) -> ErlangNode:
     if talker.text("erlang:module_loaded(puppet)") == "false":
         talker.load("puppet.erl")
     return talker
+
+
+# The scopes of pg find each other on nodes that are not hidden; these are no cluster otherwise.
+SEEN = {"args": ("-connect_all", "false"), "hidden": False}
+
+
+@pytest.fixture(scope="module")
+def seen(
+    otp: Otp, session_epmd: Epmd, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[ErlangNode, ErlangNode]]:
+    """A stage and an oracle that are visible."""
+    nodes = Nodes(otp, tmp_path_factory.mktemp("seen"))
+    made = [
+        nodes(f"{what}{otp.release}", epmd_port=session_epmd.port, **SEEN)
+        for what in ("seen_stage", "seen_oracle")
+    ]
+    for node in made:
+        node.load("puppet.erl")
+        node.load("talk.erl")
+    yield made[0], made[1]
+    nodes.close()
 
 
 @asynccontextmanager
@@ -423,6 +516,7 @@ async def play(stage: ErlangNode, other: str, steps: list[Step], cut: Any) -> li
         act = [WAIT]
         if number < len(steps):
             await cut(number)
+    await stage.aeval("puppet:clear(Other)", Other=Atom(other))
     assert len(trace) >= len([step for step in steps if step != CUT])
     return trace
 
@@ -483,6 +577,34 @@ async def test_a_random_play_ends_as_with_erlang_on_a_bad_network(
                 await network.begin(seed)
                 ours = await play(stage, node.name, steps, network.cut)
                 assert not differences(theirs, ours), f"seed {seed}\n{told(steps, theirs)}"
+
+
+async def compare_groups(
+    seen: tuple[ErlangNode, ErlangNode], name: str, plays: list[list[Step]]
+) -> None:
+    stage, oracle = seen
+    async with Node(name, hidden=False) as node, Puppets(node):
+        for steps in plays:
+            theirs = await with_erlang(stage, oracle, steps)
+            ours = await with_ours(stage, node, steps)
+            assert not differences(theirs, ours), told(steps, theirs)
+
+
+@pytest.mark.usefixtures("epmd")
+@pytest.mark.parametrize("scenario", GROUPS)
+async def test_groups_are_as_with_erlang(
+    seen: tuple[ErlangNode, ErlangNode], name: str, scenario: str
+) -> None:
+    await compare_groups(seen, name, GROUPS[scenario])
+
+
+@pytest.mark.usefixtures("epmd")
+@pytest.mark.parametrize("batch", range(SCHEDULES // BATCH // 2))
+async def test_random_groups_are_as_with_erlang(
+    seen: tuple[ErlangNode, ErlangNode], name: str, batch: int
+) -> None:
+    first = random.SystemRandom().randrange(1 << 32) if LONG else batch * BATCH
+    await compare_groups(seen, name, [random_groups(n) for n in range(first, first + BATCH)])
 
 
 async def test_a_trace_without_one_of_its_signals_is_another(

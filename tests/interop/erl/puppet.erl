@@ -5,7 +5,7 @@
 %%
 %% d is the node that this runs on, s the other. A puppet's name is an atom.
 -module(puppet).
--export([puppeteer/0, stage/1, play/1]).
+-export([puppeteer/0, stage/1, play/1, clear/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 -export([returns/1, exits/1, waits/0]).
 
@@ -43,6 +43,7 @@ master(Puppets) ->
             master(Alive);
         {clear, From, Ref} ->
             [begin exit(P, kill), asked(P, sync) end || P <- Puppets],
+            sys:get_state(?SCOPE),
             From ! {done, Ref, ok},
             master([])
     end.
@@ -97,7 +98,7 @@ do({spawn, Node, Function, Args, Options}) ->
 do({join, Group}) -> pg:join(?SCOPE, Group, self());
 do({leave, Group}) -> pg:leave(?SCOPE, Group, self());
 do({members, Group}) ->
-    [lists:sort(L) || L <- [pg:get_members(?SCOPE, Group), pg:get_local_members(?SCOPE, Group)]];
+    {members, pg:get_members(?SCOPE, Group), pg:get_local_members(?SCOPE, Group)};
 do({watch, Group}) -> element(1, pg:monitor(?SCOPE, Group));
 do({unwatch, Ref}) -> pg:demonitor(?SCOPE, Ref);
 do({call, To, Request, Timeout}) ->
@@ -152,12 +153,16 @@ stage(Other) ->
     Caller = self(),
     Pid = spawn(fun() ->
         register(stage, self()),
-        [ok = ask(Where, clear) || Where <- [puppeteer, {puppeteer, Other}]],
+        ok = clear(Other),
         Caller ! {ready, self()},
         acts(#{other => Other, pids => #{}, refs => #{}, names => #{}, children => [],
                alive => [], step => 0})
     end),
     receive {ready, Pid} -> ok after ?PATIENCE -> timeout end.
+
+%% The puppets of both nodes end; those of the other first, so that their groups are known here.
+clear(Other) ->
+    lists:foreach(fun(Where) -> ok = ask(Where, clear) end, [{puppeteer, Other}, puppeteer]).
 
 acts(State) ->
     receive
@@ -293,6 +298,8 @@ known(T, _) when is_pid(T) -> unknown_pid;
 known(T, _) when is_reference(T) -> unknown_ref;
 known(T, #{other := T}) -> s;
 known(T, _) when T =:= node() -> d;
+known({members, All, Own}, State) ->
+    {members, lists:sort(known(All, State)), lists:sort(known(Own, State))};
 known({Ref, Change, Group, Pids}, State) when Change =:= join; Change =:= leave ->
     {known(Ref, State), Change, Group, lists:sort(known(Pids, State))};
 known(T, State) when is_tuple(T) -> list_to_tuple(known(tuple_to_list(T), State));
