@@ -182,6 +182,26 @@ class Node(LivingNode):
             processes.spawn(box, kept.run, ({"host": host, "port": port, "cookie": cookie},))
         return kept
 
+    def keep_all(
+        self,
+        names: Iterable[str],
+        *,
+        cookie: str | bytes | None = None,
+        pause_max: float = PAUSE_SECONDS_MAX,
+    ) -> dict[str, Kept]:
+        """Keeps all of a static list of nodes connected, each as `keep` does.
+
+        names: the same list for every node of a cluster; this node's own name is passed
+        over. None is kept when one is no name (ValueError).
+        """
+        if isinstance(names, str):
+            raise TypeError(f"keep_all takes the names of nodes, not one: [{names!r}]")
+        others = [name for name in dict.fromkeys(names) if name != self._full_name]
+        for name in others:
+            if not name_ok(name):
+                raise ValueError(f"keep_all takes names of nodes, not {name!r}")
+        return {name: self.keep(name, cookie=cookie, pause_max=pause_max) for name in others}
+
     def monitor_nodes(self, box: Mailbox, on: bool = True) -> None:
         """Sends `("nodeup", name)` and `("nodedown", name)` to `box` from now on, or no more."""
         if getattr(box, "node", None) is not self:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 
 import pytest
 
-from router import Node, keeping
+from router import Node, etf, keeping
 from router.cli.common import free_port
 
 from .conftest import new_name, until
@@ -70,6 +71,50 @@ async def test_one_that_comes_of_its_own_accord_ends_the_pause(
         async with Node(name, cookie="c", epmd="none", listen=False) as b:
             await b.connect(a.name, host="127.0.0.1", port=a.port)
             await until(lambda: kept.failures == 0)
+
+
+async def test_a_static_list_makes_a_cluster_and_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All nodes have the same list and begin at different times; one is cut off, one restarts."""
+    monkeypatch.setattr(keeping, "PAUSE_SECONDS_MIN", 0.01)
+    names = [new_name(f"n{i}") for i in range(4)]
+    group = etf.Atom("g")
+
+    async def begin(stack: AsyncExitStack, name: str) -> Node:
+        node = await stack.enter_async_context(Node(name, cookie="c", hidden=False))
+        kept = node.keep_all([*names, names[0]], pause_max=0.1)
+        assert list(kept) == [other for other in names if other != name]
+        node.pg().join(group, node.mailbox(f"member_{name.partition('@')[0]}"))
+        return node
+
+    def whole(nodes: list[Node]) -> bool:
+        """Everybody sees everybody, once."""
+        members = {tuple(sorted(node.pg().members(group))) for node in nodes}
+        return all(len(node.nodes()) == len(nodes) - 1 for node in nodes) and (
+            len(members) == 1 and len(members.pop()) == len(nodes)
+        )
+
+    async with AsyncExitStack() as stack:
+        nodes = [await begin(stack, name) for name in names[:3]]
+        await until(lambda: whole(nodes))
+        async with AsyncExitStack() as late:
+            await until(lambda: whole(nodes))
+            everyone = [*nodes, await begin(late, names[3])]
+            await until(lambda: whole(everyone))
+            for name in names[1:]:
+                nodes[0].disconnect(name)
+            await until(lambda: whole(everyone))
+        await until(lambda: whole(nodes))
+        again = await begin(stack, names[3])
+        await until(lambda: whole([*nodes, again]))
+
+
+async def test_a_static_list_with_a_bad_name_keeps_none() -> None:
+    async with Node(new_name("a"), cookie="c", epmd="none") as node:
+        with pytest.raises(ValueError, match="not 'nameless'"):
+            node.keep_all([new_name("b"), "nameless"])
+        assert not node._kept
+        with pytest.raises(TypeError, match="not one"):
+            node.keep_all(new_name("b"))
 
 
 @pytest.mark.parametrize(("name", "options"), [
