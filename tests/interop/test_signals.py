@@ -17,7 +17,7 @@ import pytest
 import router
 from interop.erlang import ErlangNode, Nodes
 from interop.talk import PATIENCE, answer, down, quoted, separated
-from router import Atom, BitString, ExitSignal, ImproperList, Mailbox, Node, Pid
+from router import Atom, BitString, BufferFull, ExitSignal, ImproperList, Mailbox, Node, Pid
 
 REASONS: list[Any] = [
     Atom("normal"),
@@ -510,6 +510,51 @@ async def test_signals_stay_behind_the_messages_before_them(talker: ErlangNode, 
         await pour(node, box, pid)
         box.close("done")
         assert await answer(waiting) == (2000, 500_000, "done")
+
+
+async def test_signals_while_the_peer_does_not_read(erlang: Nodes, name: str) -> None:
+    """The buffer is full, so messages are refused. Signals are not, and none is lost: links,
+    monitors and ends arrive when the peer reads again, once and behind what was before them."""
+    erl = erlang("busy")
+    limit = 1 << 20
+    async with Node(name, limits={"queue_bytes_max": limit, "queue_bytes_soft": 1 << 16}) as node:
+        box, dying, killer = node.mailbox(), node.mailbox(), node.mailbox()
+        box.trap_exit = True
+        await node.connect(erl.name)
+        heard = erl.submit(
+            "process_flag(trap_exit, true), link(Dying), R = monitor(process, Dying),"
+            "P1 = spawn(fun() -> receive stop -> exit(bye) end end),"
+            "P2 = spawn(fun() -> process_flag(trap_exit, true),"
+            "  receive {'EXIT', Killer, Why} -> exit({told, Why}) end end),"
+            "Box ! {self(), P1, P2},"
+            "Count = fun F(N) -> receive {seq, I, _} when I =:= N + 1 -> F(N + 1)"
+            "   after 0 -> N end end,"
+            "Down = receive {'DOWN', R, process, Dying, D} -> D after 20000 -> nothing end,"
+            "Exit = receive {'EXIT', Dying, E} -> E after 20000 -> nothing end,"
+            "{Count(0), Down =:= Exit, size(element(2, Exit)), receive A -> A after 0 -> none end}",
+            Box=box.pid, Dying=dying.pid, Killer=killer.pid,
+        )  # fmt: skip
+        evaluator, first, second = await box.receive(PATIENCE)
+        assert await node.ping(erl.name)
+        erl.suspend()
+        accepted = 0
+        with pytest.raises(BufferFull):
+            while True:
+                node.send(evaluator, (Atom("seq"), accepted + 1, b"\x01" * 1000), sender=dying)
+                accepted += 1
+        watched = box.monitor(second)
+        box.link(first)
+        killer.exit(second, Atom("enough"))
+        dying.close((Atom("large"), b"\x02" * 300_000))
+        erl.resume()
+        assert await answer(heard) == (accepted, True, 300_000, "none")
+        assert await box.receive(PATIENCE) == (
+            "DOWN", watched, "process", second, (Atom("told"), Atom("enough"))
+        )  # fmt: skip
+        node.send(first, Atom("stop"))
+        assert await box.receive(PATIENCE) == ("EXIT", first, "bye")
+        await settled(node, erl)
+        assert box.waiting == 0 and relations(node) == 0
 
 
 async def pour(node: Node, box: Mailbox, pid: Pid) -> None:
