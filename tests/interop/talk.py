@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -69,18 +69,26 @@ async def down(box: Mailbox, name: str) -> None:
         pass
 
 
+async def watch(erl: ErlangNode, name: str) -> Callable[[], Awaitable[None]]:
+    """`erl` watches its connection to `name` from here on; what this gives waits for its end."""
+    pid = await erl.aeval("talk:watch(Node, 20000)", Node=Atom(name))
+
+    async def gone() -> None:
+        assert await erl.aeval("talk:watched(Pid)", Pid=pid) == "ok"
+
+    return gone
+
+
 @asynccontextmanager
 async def separated(node: Node, erl: ErlangNode) -> AsyncIterator[None]:
     """What is done inside ends the connection; afterwards both sides know of it."""
     assert erl.name in node.nodes()
     with node.mailbox() as box:
         node.monitor_nodes(box)
-        gone = erl.submit("talk:gone(Node, 20000)", Node=Atom(node.name))
-        # The answer to a second question comes after the first is under way.
-        await erl.aeval("erlang:monitor_node(Node, true)", Node=Atom(node.name))
+        gone = await watch(erl, node.name)
         yield
         await down(box, erl.name)
-        assert await answer(gone) == "ok"
+        await gone()
 
 
 async def both_ways(node: Node, erl: ErlangNode) -> None:

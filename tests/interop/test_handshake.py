@@ -22,6 +22,7 @@ from interop.talk import (
     quoted,
     registered,
     separated,
+    watch,
 )
 from router import Atom, HandshakeError, NameTaken, Node, NodeDown, NotAllowed
 
@@ -450,12 +451,11 @@ async def test_a_new_connection_while_theirs_of_us_still_stands(
             assert await flags(talker, first) == "hidden"
             proxy.hold("up")  # from here on nothing reaches the real node
         assert await talker.aeval("nodes(hidden)") == [name]
-        watching = talker.submit("talk:gone(Node, 20000)", Node=Atom(name))
-        await talker.aeval("erlang:monitor_node(Node, true)", Node=Atom(name))
+        gone = await watch(talker, name)
         async with Node(name) as second:
             assert second.creation != before
             await second.connect(talker.name)
-            assert await answer(watching) == "ok"
+            await gone()
             await both_ways(second, talker)
             await talker.aeval("Old ! to_the_dead, ok", Old=old)
             assert second.nodes() == [talker.name]

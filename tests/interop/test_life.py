@@ -26,6 +26,7 @@ from interop.talk import (
     flags,
     quoted,
     separated,
+    watch,
 )
 from router import Atom, Node, NodeDown
 
@@ -161,10 +162,9 @@ async def test_we_die_and_come_back(talker: ErlangNode, name: str) -> None:
             while said == "nothing":  # the old connection may have to be found dead first
                 said = await talker.aeval(ask, Node=Atom(name), Round=round_)
             assert said == child.pid
-            gone = talker.submit("talk:gone(Node, 20000)", Node=Atom(name))
-            await talker.aeval("erlang:monitor_node(Node, true)", Node=Atom(name))
+            gone = await watch(talker, name)
             child.send_signal(signal.SIGKILL)
-            assert await answer(gone) == "ok"
+            await gone()
 
 
 # Coming and going

@@ -16,7 +16,7 @@ import pytest
 
 import router
 from interop.erlang import ErlangNode, Nodes
-from interop.talk import PATIENCE, answer, down, quoted, separated
+from interop.talk import PATIENCE, answer, down, quoted, separated, watch
 from router import Atom, BitString, BufferFull, ExitSignal, ImproperList, Mailbox, Node, Pid
 
 REASONS: list[Any] = [
@@ -384,9 +384,8 @@ async def test_nodes_are_monitored(talker: ErlangNode, name: str) -> None:
         node.monitor_nodes(box, False)
         await node.connect(talker.name)
         assert not box.waiting
-        gone = talker.submit("talk:gone(Node, 20000)", Node=Atom(name))
-        await talker.aeval("erlang:monitor_node(Node, true)", Node=Atom(name))
-    assert await answer(gone) == "ok"  # stop says goodbye
+        gone = await watch(talker, name)
+    await gone()  # stop says goodbye
 
 
 async def test_they_are_killed(erlang: Nodes, name: str) -> None:

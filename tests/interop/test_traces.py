@@ -19,7 +19,7 @@ from conftest import LONG
 from fault.proxy import Faults, Proxy, Way
 from interop.erlang import Epmd, ErlangNode, Nodes, Otp
 from interop.puppets import Puppets
-from interop.talk import answer, eventually, names, registered, separated
+from interop.talk import eventually, names, registered, separated, watch
 from router import Atom, Node, etf
 
 Step = tuple[Any, ...]
@@ -407,13 +407,10 @@ def seen(
 @asynccontextmanager
 async def apart(one: ErlangNode, other: ErlangNode) -> AsyncIterator[None]:
     """As `separated`, for two Erlang nodes."""
-    gone = []
-    for here, there in ((one, other), (other, one)):
-        gone.append(here.submit("talk:gone(Node, 20000)", Node=Atom(there.name)))
-        await here.aeval("erlang:monitor_node(Node, true)", Node=Atom(there.name))
+    gone = [await watch(one, other.name), await watch(other, one.name)]
     yield
-    for answered in gone:
-        assert await answer(answered) == "ok"
+    for ended in gone:
+        await ended()
 
 
 async def with_erlang(stage: ErlangNode, oracle: ErlangNode, steps: list[Step]) -> list[Any]:
@@ -490,10 +487,9 @@ class BadNetwork:
         ways: tuple[Way, ...] = ("up", "down")
         for way in ways:
             await asyncio.to_thread(self.proxy.hold, way)
-        gone = self.stage.submit("talk:gone(Node, 20000)", Node=Atom(self.node.name))
-        await self.stage.aeval("erlang:monitor_node(Node, true)", Node=Atom(self.node.name))
+        gone = await watch(self.stage, self.node.name)
         await self._stage_disconnects()
-        assert await answer(gone) == "ok"
+        await gone()
         assert self.stage.name in self.node.nodes()
         await self._new_path()
 

@@ -1,7 +1,7 @@
 %% Erlang's side of the conversations in the interop tests: senders, receivers and judges. What a
 %% process receives is checked here, with =:=.
 -module(talk).
--export([echo/1, bounce/3, sender/1, await_node/2, gone/2, connect_at/2]).
+-export([echo/1, bounce/3, sender/1, await_node/2, gone/2, watch/2, watched/1, connect_at/2]).
 -export([pump/3, pump_many/4, counter/2, send_blobs/2, judge_blobs/2, judge_many/3, verdict/1]).
 -export([blob/2, named/2, every_kind/0, same/2]).
 -export([die_linked/2, sleeper/0, hold/2]).
@@ -60,6 +60,22 @@ await_node(Node, Up) ->
 gone(Node, Timeout) ->
     erlang:monitor_node(Node, true),
     receive {nodedown, Node} -> ok after Timeout -> timeout end.
+
+%% The same in two steps: whoever watches does so from here on, and says afterwards how it went.
+watch(Node, Timeout) ->
+    Caller = self(),
+    Pid = spawn(fun() ->
+        erlang:monitor_node(Node, true),
+        Caller ! {watching, self()},
+        Gone = receive {nodedown, Node} -> ok after Timeout -> timeout end,
+        receive {asked, From} -> From ! {self(), Gone} after Timeout -> ok end
+    end),
+    receive {watching, Pid} -> Pid end.
+
+watched(Pid) ->
+    Ref = monitor(process, Pid),
+    Pid ! {asked, self()},
+    receive {Pid, Gone} -> Gone; {'DOWN', Ref, _, _, Why} -> {nobody, Why} end.
 
 %% Connects at a moment (microseconds of the system's clock), to the microsecond.
 connect_at(Node, Moment) ->
