@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +40,43 @@ MAP_TAG = 116
 SEARCH_SECONDS_MIN, SEARCH_SECONDS_MAX = 1.0, 60.0
 """Between two questions to a node whose scope has not answered."""
 
-Members = Counter[Pid]
+Members = dict[Pid, int]
 """Who is in a group, and how often: a process may join more than once."""
+
+
+def _put(held: dict[Any, int], items: Iterable[Any]) -> None:
+    for item in items:
+        held[item] = held.get(item, 0) + 1
+
+
+def _take(held: dict[Any, int], items: Iterable[Any]) -> list[Any]:
+    """Takes each out once; gives those that were there."""
+    taken = []
+    for item in items:
+        times = held.get(item)
+        if times is None:
+            continue
+        taken.append(item)
+        if times == 1:
+            del held[item]
+        else:
+            held[item] = times - 1
+    return taken
+
+
+def _counted(items: Iterable[Any]) -> dict[Any, int]:
+    held: dict[Any, int] = {}
+    _put(held, items)
+    return held
+
+
+def _listed(held: dict[Any, int]) -> list[Any]:
+    return [item for item, times in held.items() for _ in range(times)]
+
+
+def _more(held: dict[Any, int], other: dict[Any, int]) -> list[Any]:
+    """What is there oftener than in the other."""
+    return [item for item, times in held.items() for _ in range(times - other.get(item, 0))]
 
 
 class _Group:
@@ -50,8 +84,8 @@ class _Group:
 
     def __init__(self, term: Any) -> None:
         self.term = term
-        self.local: Members = Counter()
-        self.everyone: Members = Counter()
+        self.local: Members = {}
+        self.everyone: Members = {}
         self.routes: tuple[tuple[Multicaster, int], Routes] | None = None
         """Of a broadcast, and when that was; None when members have come or gone since."""
 
@@ -81,7 +115,7 @@ class ProcessGroups:
         self._loop = asyncio.get_running_loop()
         self._codec = codec or Codec()
         self._groups: dict[bytes, _Group] = {}
-        self._joined: dict[Pid, tuple[Reference, Counter[bytes]]] = {}
+        self._joined: dict[Pid, tuple[Reference, dict[bytes, int]]] = {}
         self._peers: dict[Pid, _Peer] = {}
         self._monitors: dict[Reference, tuple[Pid, bytes | None]] = {}
         self._watched: dict[bytes | None, dict[Reference, Pid]] = {}
@@ -118,12 +152,12 @@ class ProcessGroups:
     def members(self, group: Any) -> list[Pid]:
         """The processes in the group, of all nodes; one that joined twice stands there twice."""
         found = self._groups.get(self._key(group))
-        return list(found.everyone.elements()) if found else []
+        return _listed(found.everyone) if found else []
 
     def local_members(self, group: Any) -> list[Pid]:
         """Those of this node."""
         found = self._groups.get(self._key(group))
-        return list(found.local.elements()) if found else []
+        return _listed(found.local) if found else []
 
     def groups(self) -> list[Any]:
         """All groups that have members."""
@@ -141,9 +175,10 @@ class ProcessGroups:
         if not pids:
             return
         for pid in pids:
-            if pid not in self._joined:
-                self._joined[pid] = self._box.monitor(pid), Counter()
-            self._joined[pid][1][key] += 1
+            joined = self._joined.get(pid)
+            if joined is None:
+                joined = self._joined[pid] = self._box.monitor(pid), {}
+            _put(joined[1], (key,))
         self._enter(key, group, pids, local=True)
         self._tell((JOIN, self._box.pid, group, pids[0] if len(pids) == 1 else pids))
 
@@ -153,19 +188,16 @@ class ProcessGroups:
         key = self._key(group)
         left = []
         for pid in self._pids(members):
-            ref, groups = self._joined.get(pid, (None, Counter[bytes]()))
-            if ref is None or not groups[key]:
+            joined = self._joined.get(pid)
+            if joined is None or not _take(joined[1], (key,)):
                 continue
             left.append(pid)
-            groups[key] -= 1
-            if not groups[key]:
-                del groups[key]
-            if not groups:
+            if not joined[1]:
                 del self._joined[pid]
-                self._box.demonitor(ref)
+                self._box.demonitor(joined[0])
         if not left:
             return False
-        self._take_out(key, Counter(left), local=True)
+        self._take_out(key, left, local=True)
         self._tell((LEAVE, self._box.pid, left[0] if len(left) == 1 else left, [group]))
         return True
 
@@ -183,7 +215,7 @@ class ProcessGroups:
         caster = self._node._multicaster()
         when = caster, caster.changes
         if found.routes is None or found.routes[0] != when:
-            found.routes = when, caster.route(list(found.everyone.elements()))
+            found.routes = when, caster.route(_listed(found.everyone))
         return self._node._broadcast(*found.routes[1], term, sender)
 
     # watching ---------------------------------------------------------------------------
@@ -198,7 +230,7 @@ class ProcessGroups:
     def monitor_scope(self, box: Mailbox) -> tuple[Reference, list[tuple[Any, list[Pid]]]]:
         """The same for all groups; gives the reference and pairs of group and members."""
         ref = self._watch(None, box)
-        everything = [(g.term, list(g.everyone.elements())) for g in self._groups.values()]
+        everything = [(g.term, _listed(g.everyone)) for g in self._groups.values()]
         return ref, everything
 
     def demonitor(self, ref: Reference) -> bool:
@@ -229,17 +261,17 @@ class ProcessGroups:
     def _handle(self, term: Any) -> None:
         match term:
             case ("join", Pid() as peer, group, pids) if peer in self._peers:
-                key, joining = self._key(group), _listed(pids)
-                self._peers[peer].groups.setdefault(key, Counter()).update(joining)
+                key, joining = self._key(group), _pids_of(pids)
+                _put(self._peers[peer].groups.setdefault(key, {}), joining)
                 self._enter(key, group, joining)
             case ("leave", Pid() as peer, pids, list() as groups) if peer in self._peers:
-                leaving = _listed(pids)
+                leaving = _pids_of(pids)
                 for key in [self._key(group) for group in groups]:
                     self._left(self._peers[peer], key, leaving)
             case ("join" | "leave", Pid(), _, _):
                 pass  # of a scope that is not known: its connection has flickered
             case ("$gen_cast", ("sync", Pid() as peer, list() as groups)):
-                new = {self._key(g): (g, Counter(_listed(pids))) for g, pids in groups}
+                new = {self._key(g): (g, _counted(_pids_of(pids))) for g, pids in groups}
                 self._synced(self._peer(peer), new)
             case ("discover", Pid() as peer) | ("discover", Pid() as peer, _):
                 self._discovered(peer)
@@ -284,7 +316,7 @@ class ProcessGroups:
     def _discovered(self, pid: Pid) -> None:
         new = pid not in self._peers
         peer = self._peer(pid)
-        local = [(g.term, list(g.local.elements())) for g in self._groups.values() if g.local]
+        local = [(g.term, _listed(g.local)) for g in self._groups.values() if g.local]
         self._send(pid, (GEN_CAST, (SYNC, self._box.pid, local)))
         peer.told = True
         if new:
@@ -293,19 +325,16 @@ class ProcessGroups:
     def _synced(self, peer: _Peer, new: dict[bytes, tuple[Any, Members]]) -> None:
         """All that its node has; what differs from before has joined or left."""
         for key, members in list(peer.groups.items()):
-            gone = members - new[key][1] if key in new else members
-            self._take_out(key, gone)
+            self._take_out(key, _more(members, new[key][1] if key in new else {}))
         for key, (group, members) in new.items():
-            come = members - peer.groups.get(key, Counter())
-            self._enter(key, group, list(come.elements()))
+            self._enter(key, group, _more(members, peer.groups.get(key, {})))
         peer.groups = {key: members for key, (_, members) in new.items()}
 
     def _left(self, peer: _Peer, key: bytes, pids: list[Pid]) -> None:
         known = peer.groups.get(key)
         if known is None:
             return
-        gone = Counter(pids) & known
-        known -= gone
+        gone = _take(known, pids)
         if not known:
             del peer.groups[key]
         self._take_out(key, gone)
@@ -317,7 +346,7 @@ class ProcessGroups:
         if peer is not None and peer.ref == ref:
             del self._peers[pid]
             for key, members in peer.groups.items():
-                self._take_out(key, members)
+                self._take_out(key, _listed(members))
             if reason != "noconnection":  # it may start anew
                 self._silent.add(pid.node)
                 self._search_later()
@@ -327,9 +356,9 @@ class ProcessGroups:
             return
         del self._joined[pid]
         left: list[Any] = []
-        for key in joined[1].elements():  # one message for each time it had joined, as from pg
+        for key in _listed(joined[1]):  # one message for each time it had joined, as from pg
             left.append(self._groups[key].term)
-            self._take_out(key, Counter([pid]), local=True)
+            self._take_out(key, [pid], local=True)
         self._tell((LEAVE, self._box.pid, pid, left))
 
     # what is kept --------------------------------------------------------------------------
@@ -340,25 +369,23 @@ class ProcessGroups:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group(term)
-        group.everyone.update(pids)
+        _put(group.everyone, pids)
         group.routes = None
         if local:
-            group.local.update(pids)
+            _put(group.local, pids)
         self._notify(JOIN, key, group.term, pids)
 
-    def _take_out(self, key: bytes, members: Members, *, local: bool = False) -> None:
+    def _take_out(self, key: bytes, pids: list[Pid], *, local: bool = False) -> None:
         group = self._groups.get(key)
-        if group is None or not members:
+        if group is None or not pids:
             return
         group.routes = None
-        for held in (group.everyone, group.local) if local else (group.everyone,):
-            for pid, times in members.items():
-                held[pid] -= times
-                if held[pid] <= 0:
-                    del held[pid]
+        _take(group.everyone, pids)
+        if local:
+            _take(group.local, pids)
         if not group.everyone:
             del self._groups[key]
-        self._notify(LEAVE, key, group.term, list(members.elements()))
+        self._notify(LEAVE, key, group.term, pids)
 
     def _watch(self, key: bytes | None, box: Mailbox) -> Reference:
         self._need()
@@ -427,7 +454,7 @@ def _in_order(term: Any, codec: Codec) -> Any:
     return term
 
 
-def _listed(pids: Any) -> list[Pid]:
+def _pids_of(pids: Any) -> list[Pid]:
     listed = pids if isinstance(pids, list) else [pids]
     if not all(isinstance(pid, Pid) for pid in listed):
         raise ValueError("a member is a pid")
