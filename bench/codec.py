@@ -9,18 +9,17 @@ from typing import Any
 
 from bench import report
 from bench.documents import DOCUMENTS, MISSING, Document, Library, arrays, libraries, plain
-from bench.erlang_terms import NAME as ERLANG
-from bench.erlang_terms import ErlangTerms
+from bench.erlang import NAME as ERLANG
+from bench.erlang import Erlang
 from bench.inline import PER_CALL, per_call
 from bench.measure import BenchError, Run, compare
 from bench.native import builder
 from router import etf
+from router.etf import Atom
 
 __all__ = ["LIMIT", "measure"]
 
 LIMIT = "new objects alone"
-PIECES = 10
-"""Of a run: the fastest counts, as in `core`."""
 
 
 def _work(call: Callable[[Any], Any], argument: Any) -> Callable[[int], None]:
@@ -34,7 +33,7 @@ def _work(call: Callable[[Any], Any], argument: Any) -> Callable[[int], None]:
 def _document(
     document: report.Document,
     chosen: Document,
-    erlang: ErlangTerms | None,
+    erlang: Erlang | None,
     say: report.Say,
     seconds: float,
     count: int,
@@ -52,7 +51,8 @@ def _document(
         if plain(library.decode(data[library.name])) != plain(library.expected):
             raise AssertionError(f"{library.name} does not give {chosen.name} back")
     if erlang:
-        erlang.load(chosen.name, data[ours[0]])
+        if erlang.ask(Atom("load"), chosen.name, data[ours[0]]) is not True:
+            raise AssertionError(f"{ERLANG} does not give {chosen.name} back")
     for way in ("encode", "decode"):
         path = f"{way}: {chosen.name}"
         asked = pairs + ([(mine, LIMIT) for mine in ours] if way == "decode" else [])
@@ -63,11 +63,9 @@ def _document(
         runs: dict[str, Run] = {}
         for library in found:
             argument = chosen.value if way == "encode" else data[library.name]
-            runs[library.name] = per_call(
-                _work(getattr(library, way), argument), seconds, pieces=PIECES
-            )
+            runs[library.name] = per_call(_work(getattr(library, way), argument), seconds)
         if erlang:
-            runs[ERLANG] = erlang.run(way, chosen.name, seconds, PIECES)
+            runs[ERLANG] = erlang.run(Atom(way), chosen.name, seconds=seconds)
         gc.collect()
         for mine, peer in here:
             other = _limit(found, mine, data[mine], seconds) if peer == LIMIT else runs[peer]
@@ -81,7 +79,7 @@ def _limit(found: list[Library], mine: str, data: bytes, seconds: float) -> Run:
     build, like = builder(), library.decode(data)
     if build(like) != like:
         raise AssertionError(f"{LIMIT}: not what {mine} gives")
-    return per_call(_work(build, like), seconds, pieces=PIECES)
+    return per_call(_work(build, like), seconds)
 
 
 def measure(
@@ -92,9 +90,9 @@ def measure(
     for name, why in MISSING.items():
         document.failed(BenchError(why), name, "encode and decode", 0, PER_CALL)
     with ExitStack() as stack:
-        erlang: ErlangTerms | None = None
+        erlang: Erlang | None = None
         try:
-            erlang = stack.enter_context(ErlangTerms())
+            erlang = stack.enter_context(Erlang())
         except BenchError as e:
             document.failed(e, ERLANG, "encode and decode", 0, PER_CALL)
         for chosen in DOCUMENTS:
@@ -107,7 +105,7 @@ def measure(
         if wanted(path, ours, peer, len(as_list)):
             say(path)
             mine_, theirs = (
-                per_call(_work(call, array), seconds, pieces=PIECES)
+                per_call(_work(call, array), seconds)
                 for call in (etf.encode, lambda a: etf.encode(a.tolist()))
             )
             result = compare((ours, mine_), (peer, theirs), pairs=count)

@@ -7,31 +7,45 @@ from collections.abc import Callable
 
 from bench.measure import TURNS, Pieces
 
-__all__ = ["PER_CALL", "per_call"]
+__all__ = ["PER_CALL", "per_call", "pieces_of"]
 
 PER_CALL = {"us": "each"}
 
 
-def per_call(
-    work: Callable[[int], None], seconds: float, weight: int = 1, pieces: int = TURNS
-) -> Pieces:
-    """A run that calls `work(n)` in so many pieces that together take about so long.
+Work = Callable[[int], None]
 
-    weight: messages in each of the n. For work that is the same each time.
+
+def nothing(n: int) -> None:
+    """Before or after work that needs neither."""
+
+
+def pieces_of(
+    spent: Callable[[int], float], seconds: float, weight: int = 1, pieces: int = TURNS
+) -> Pieces:
+    """A run of so many pieces that together take about so long.
+
+    spent: does the work n times, which is the same each time, and gives the seconds that took.
+    weight: messages in each of the n.
     """
     n = 1
-    while True:  # the last of these has warmed everything up
-        begin = time.perf_counter()
-        work(n)
-        took = time.perf_counter() - begin
-        if took >= seconds / 4:
-            break
+    while (took := spent(n)) < seconds / 4:  # the last of these has warmed everything up
         n = max(n * 2, int(n * seconds / max(took, 1e-7) / 2))
     n = max(1, int(n * seconds / took / pieces))
+    return Pieces(lambda: spent(n) * 1e6 / n / weight, pieces, n * pieces * weight)
 
-    def piece() -> float:
+
+def per_call(
+    work: Work, seconds: float, weight: int = 1, pieces: int = TURNS,
+    before: Work = nothing, after: Work = nothing,
+) -> Pieces:  # fmt: skip
+    """A run that calls `work(n)` in pieces; what is done before and after is not counted."""
+
+    def spent(n: int) -> float:
+        before(n)
         begin = time.process_time_ns()
         work(n)
-        return (time.process_time_ns() - begin) / 1e3 / n / weight
+        took = time.process_time_ns() - begin
+        after(n)
+        return took / 1e9
 
-    return Pieces(piece, pieces, pieces * n * weight)
+    return pieces_of(spent, seconds, weight, pieces)

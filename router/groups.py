@@ -80,11 +80,10 @@ def _more(held: dict[Any, int], other: dict[Any, int]) -> list[Any]:
 
 
 class _Group:
-    __slots__ = ("everyone", "local", "routes", "term")
+    __slots__ = ("everyone", "routes", "term")
 
     def __init__(self, term: Any) -> None:
         self.term = term
-        self.local: Members = {}
         self.everyone: Members = {}
         self.routes: tuple[tuple[Multicaster, int], Routes] | None = None
         """Of a broadcast, and when that was; None when members have come or gone since."""
@@ -157,7 +156,7 @@ class ProcessGroups:
     def local_members(self, group: Any) -> list[Pid]:
         """Those of this node."""
         found = self._groups.get(self._key(group))
-        return _listed(found.local) if found else []
+        return self._own(found) if found else []
 
     def groups(self) -> list[Any]:
         """All groups that have members."""
@@ -179,7 +178,7 @@ class ProcessGroups:
             if joined is None:
                 joined = self._joined[pid] = self._box.monitor(pid), {}
             _put(joined[1], (key,))
-        self._enter(key, group, pids, local=True)
+        self._enter(key, group, pids)
         self._tell((JOIN, self._box.pid, group, pids[0] if len(pids) == 1 else pids))
 
     def leave(self, group: Any, members: Mailbox | Pid | Iterable[Mailbox | Pid]) -> bool:
@@ -197,7 +196,7 @@ class ProcessGroups:
                 self._box.demonitor(joined[0])
         if not left:
             return False
-        self._take_out(key, left, local=True)
+        self._take_out(key, left)
         self._tell((LEAVE, self._box.pid, left[0] if len(left) == 1 else left, [group]))
         return True
 
@@ -316,7 +315,7 @@ class ProcessGroups:
     def _discovered(self, pid: Pid) -> None:
         new = pid not in self._peers
         peer = self._peer(pid)
-        local = [(g.term, _listed(g.local)) for g in self._groups.values() if g.local]
+        local = [(g.term, own) for g in self._groups.values() if (own := self._own(g))]
         self._send(pid, (GEN_CAST, (SYNC, self._box.pid, local)))
         peer.told = True
         if new:
@@ -358,12 +357,16 @@ class ProcessGroups:
         left: list[Any] = []
         for key in _listed(joined[1]):  # one message for each time it had joined, as from pg
             left.append(self._groups[key].term)
-            self._take_out(key, [pid], local=True)
+            self._take_out(key, [pid])
         self._tell((LEAVE, self._box.pid, pid, left))
 
     # what is kept --------------------------------------------------------------------------
 
-    def _enter(self, key: bytes, term: Any, pids: list[Pid], *, local: bool = False) -> None:
+    def _own(self, group: _Group) -> list[Pid]:
+        name = self._node.name
+        return [pid for pid in _listed(group.everyone) if pid.node == name]
+
+    def _enter(self, key: bytes, term: Any, pids: list[Pid]) -> None:
         if not pids:
             return
         group = self._groups.get(key)
@@ -371,18 +374,14 @@ class ProcessGroups:
             group = self._groups[key] = _Group(term)
         _put(group.everyone, pids)
         group.routes = None
-        if local:
-            _put(group.local, pids)
         self._notify(JOIN, key, group.term, pids)
 
-    def _take_out(self, key: bytes, pids: list[Pid], *, local: bool = False) -> None:
+    def _take_out(self, key: bytes, pids: list[Pid]) -> None:
         group = self._groups.get(key)
         if group is None or not pids:
             return
         group.routes = None
         _take(group.everyone, pids)
-        if local:
-            _take(group.local, pids)
         if not group.everyone:
             del self._groups[key]
         self._notify(LEAVE, key, group.term, pids)
@@ -407,6 +406,8 @@ class ProcessGroups:
         return True
 
     def _notify(self, what: Atom, key: bytes, group: Any, pids: list[Pid]) -> None:
+        if not self._watched:
+            return
         for watched in (None, key):
             for ref, pid in self._watched.get(watched, {}).items():
                 self._send(pid, (ref, what, group, pids))
@@ -421,11 +422,13 @@ class ProcessGroups:
 
     def _key(self, group: Any) -> bytes:
         key = self._codec.encode(group)
-        if MAP_TAG not in key or isinstance(group, str | bytes):  # for sure there is no map in it
+        if MAP_TAG not in key or isinstance(group, (str, bytes)):  # for sure there is no map in it
             return key
         return self._codec.encode(_in_order(group, self._codec))
 
     def _pids(self, members: Mailbox | Pid | Iterable[Mailbox | Pid]) -> list[Pid]:
+        if isinstance(members, Mailbox) and members.node is self._node:
+            return [members.pid]
         several = [members] if isinstance(members, (Mailbox, Pid)) else list(members)
         pids = [m.pid if isinstance(m, Mailbox) else m for m in several]
         for pid in pids:

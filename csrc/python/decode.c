@@ -463,9 +463,12 @@ static PyObject *run(rt_dec *d, int rc, PyObject *v) {
         }
         if (RT_UNLIKELY(rc < 0)) return NULL;
         rt_dec_frame *f = &d->stack[d->depth - 1];
-        if (f->kind >= F_DICT && !f->key) key_begins(d);
+        bool key = f->kind >= F_DICT && !f->key;
+        /* In a key everything is frozen, which leaves need not be. */
+        int known = d->keys ? 0 : key ? key_leaf(d, &v) : leaf(d, &v);
+        if (key) key_begins(d);
         d->owed--;
-        rc = value(d, &v);
+        rc = RT_LIKELY(known > 0) ? 0 : known < 0 ? -1 : value(d, &v);
     }
 }
 
@@ -573,6 +576,10 @@ static PyObject *next_container(rt_dec *d, uint64_t owed, uint32_t level) {
         return fits(d, owed + n) ? next_tuple(d, n, owed, level + 1) : NULL;
     }
     n = rt_load_u32(p + 1);
+    if (n && *p == RT_TAG_LARGE_TUPLE) {
+        d->c.p = p + 5;
+        return fits(d, owed + n) ? next_tuple(d, n, owed, level + 1) : NULL;
+    }
     if (n && *p == RT_TAG_LIST) {
         d->c.p = p + 5;
         return fits(d, owed + n + 1) ? next_list(d, n, owed, level + 1) : NULL;

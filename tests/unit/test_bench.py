@@ -306,7 +306,7 @@ def test_the_command_line_lists_every_benchmark() -> None:
     )
     names = [line.split()[0] for line in done.stdout.splitlines()]
     assert names == [
-        "core", "codec", "registry", "local", "throughput", "latency",
+        "core", "codec", "registry", "local", "groups", "throughput", "latency",
         "fanin", "fanout", "connections", "relay",
     ]  # fmt: skip
     assert "pending" in done.stdout

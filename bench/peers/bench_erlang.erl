@@ -1,12 +1,17 @@
-%% Erlang's own term_to_binary and binary_to_term. Packets with a 4-byte length come on standard
+%% Erlang's own term_to_binary and binary_to_term, and its process groups. Packets with a 4-byte length come on standard
 %% input and are answered on standard output:
 %%   {load, Name, Binary}   -> true: the term is kept, and comes back from its own bytes the same
 %%   {encode, Name, N}      -> bytes written: so many times
 %%   {decode, Name, N}      -> how many terms were read
--module(bench_terms).
+%%   {join, N}, {leave, N}  -> N: one process into as many groups, and out of them
+%%   {hold, Groups, Each, N} -> members that were held: so many times, all join, then all end
+-module(bench_erlang).
 -export([main/0, keep/1]).
 
+-define(SCOPE, bench).
+
 main() ->
+    {ok, _} = pg:start(?SCOPE),
     Port = open_port({fd, 0, 1}, [binary, {packet, 4}, eof]),
     loop(Port, #{}).
 
@@ -29,7 +34,30 @@ answer({encode, Name, N}, Terms) ->
     {encode(Term, N, 0), Terms};
 answer({decode, Name, N}, Terms) ->
     #{Name := {_, Own}} = Terms,
-    {decode(Own, N, 0), Terms}.
+    {decode(Own, N, 0), Terms};
+answer({join, N}, Terms) ->
+    [ok = pg:join(?SCOPE, {group, I}, self()) || I <- lists:seq(1, N)],
+    {N, Terms};
+answer({leave, N}, Terms) ->
+    [ok = pg:leave(?SCOPE, {group, I}, self()) || I <- lists:seq(1, N)],
+    {N, Terms};
+answer({hold, Groups, Each, N}, Terms) ->
+    {lists:sum([hold(Groups, Each) || _ <- lists:seq(1, N)]), Terms}.
+
+%% Each of the members is in every group.
+hold(Groups, Each) ->
+    Members = [spawn(fun() -> receive stop -> ok end end) || _ <- lists:seq(1, Each)],
+    [ok = pg:join(?SCOPE, {group, I}, M) || M <- Members, I <- lists:seq(1, Groups)],
+    Held = lists:sum([length(pg:get_members(?SCOPE, G)) || G <- pg:which_groups(?SCOPE)]),
+    [M ! stop || M <- Members],
+    gone(),
+    Held.
+
+gone() ->
+    case pg:which_groups(?SCOPE) of
+        [] -> ok;
+        _ -> sys:get_state(?SCOPE), gone()
+    end.
 
 encode(_, 0, Bytes) -> Bytes;
 encode(Term, N, Bytes) -> encode(Term, N - 1, Bytes + byte_size(term_to_binary(Term))).

@@ -1,4 +1,4 @@
-"""Erlang's own codec as a peer: an `erl` without a node, told over its standard input."""
+"""Erlang's own codec and process groups as peers: an `erl` without a node, told over its input."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.measure import BenchError, Pieces
+from bench.inline import pieces_of
+from bench.measure import TURNS, BenchError, Pieces
 from router import etf
-from router.etf import Atom
 
-__all__ = ["NAME", "ErlangTerms"]
+__all__ = ["NAME", "Erlang"]
 
 NAME = "Erlang"
-SOURCE = Path(__file__).with_name("peers") / "bench_terms.erl"
-# One thread for code, which does not look for work in a loop: its CPU time is the codec's.
+SOURCE = Path(__file__).with_name("peers") / "bench_erlang.erl"
+# One thread for code, which does not look for work in a loop: its CPU time is the work's.
 FLAGS = ("+S", "1:1", "+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none")
 
 
-class ErlangTerms:
+class Erlang:
     def __init__(self) -> None:
         erl, erlc = shutil.which("erl"), shutil.which("erlc")
         if erl is None or erlc is None:
@@ -30,12 +30,12 @@ class ErlangTerms:
         self._folder = tempfile.TemporaryDirectory(prefix="router-bench-")
         subprocess.run([erlc, "-o", self._folder.name, str(SOURCE)], check=True)
         self._process = subprocess.Popen(
-            [erl, *FLAGS, "-noinput", "-pa", self._folder.name, "-eval", "bench_terms:main()"],
+            [erl, *FLAGS, "-noinput", "-pa", self._folder.name, "-eval", "bench_erlang:main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
 
-    def _ask(self, *request: Any) -> Any:
+    def ask(self, *request: Any) -> Any:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None
         data = etf.encode(request)
@@ -46,28 +46,31 @@ class ErlangTerms:
             raise BenchError(f"{NAME} ended")
         return etf.decode(stdout.read(*struct.unpack(">I", head)))
 
-    def load(self, name: str, data: bytes) -> None:
-        """The term of these bytes, to be encoded and decoded from now on."""
-        if self._ask(Atom("load"), name, data) is not True:
-            raise BenchError(f"{NAME} does not give {name} back")
+    def do(self, *request: Any) -> None:
+        """A request `{..., N}`, which is answered with N at least."""
+        if self.ask(*request) < request[-1]:
+            raise BenchError(f"{NAME}: {request[0]} was not done")
 
-    def run(self, way: str, name: str, seconds: float, pieces: int) -> Pieces:
-        """A run as `per_call` makes them; its time is the runtime's CPU time."""
+    def run(
+        self, *request: Any, seconds: float, pieces: int = TURNS, weight: int = 1,
+        before: tuple[Any, ...] = (), after: tuple[Any, ...] = (),
+    ) -> Pieces:  # fmt: skip
+        """A run as `per_call` makes them, of requests without their N; its time is the
+        runtime's CPU time."""
 
         def spent(n: int) -> float:
+            if before:
+                self.do(*before, n)
             begin = machine.cpu_ns(self._process.pid)
-            if self._ask(Atom(way), name, n) < n:
-                raise BenchError(f"{NAME}: {way} of {name} was not done")
-            return (machine.cpu_ns(self._process.pid) - begin) / 1e9
+            self.do(*request, n)
+            took = machine.cpu_ns(self._process.pid) - begin
+            if after:
+                self.do(*after, n)
+            return took / 1e9
 
-        n = 1
-        while (took := spent(n)) < seconds / 4:
-            n = max(n * 2, int(n * seconds / max(took, 1e-7) / 2))
-        n = max(1, int(n * seconds / took / pieces))
+        return pieces_of(spent, seconds, weight, pieces)
 
-        return Pieces(lambda: spent(n) * 1e6 / n, pieces, n * pieces)
-
-    def __enter__(self) -> ErlangTerms:
+    def __enter__(self) -> Erlang:
         return self
 
     def __exit__(self, *_: object) -> None:
