@@ -30,7 +30,9 @@ def pieces_of(
     n = 1
     while (took := spent(n)) < seconds / 4:  # the last of these has warmed everything up
         n = max(n * 2, int(n * seconds / max(took, 1e-7) / 2))
-    n = max(1, int(n * seconds / took / pieces))
+    whole = max(1, int(n * seconds / took))
+    pieces = min(pieces, whole)
+    n = whole // pieces
     return Pieces(lambda: spent(n) * 1e6 / n / weight, pieces, n * pieces * weight)
 
 

@@ -20,6 +20,12 @@ log = logging.getLogger("router")
 PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX = 0.25, 30.0
 
 
+def check_pause(seconds: Any) -> None:
+    """Raises ValueError unless it is one."""
+    if not isinstance(seconds, (int, float)) or not seconds > 0:
+        raise ValueError(f"pause_max is a positive number of seconds, not {seconds!r}")
+
+
 class Kept:
     """A peer that is kept connected. Made by `Node.keep`."""
 

@@ -18,7 +18,7 @@ from router.errors import RouterError
 from router.etf import Codec, Pid, Reference
 from router.global_names import GlobalNames
 from router.groups import ProcessGroups
-from router.keeping import PAUSE_SECONDS_MAX, Kept
+from router.keeping import PAUSE_SECONDS_MAX, Kept, check_pause
 from router.limits import Limits
 from router.mailbox import Mailbox
 from router.serving import Caller, GenServer, Server
@@ -171,9 +171,7 @@ class Node(LivingNode):
         """
         if name == self._full_name or not name_ok(name):
             raise ValueError(f"keep takes the name of another node, not {name!r}")
-        seconds: object = pause_max
-        if not isinstance(seconds, (int, float)) or not seconds > 0:
-            raise ValueError(f"pause_max is a positive number of seconds, not {pause_max!r}")
+        check_pause(pause_max)
         processes = self._processes_here()
         kept = self._kept.get(name)
         if kept is None or kept.closed:
@@ -196,6 +194,7 @@ class Node(LivingNode):
         """
         if isinstance(names, str):
             raise TypeError(f"keep_all takes the names of nodes, not one: [{names!r}]")
+        check_pause(pause_max)
         others = [name for name in dict.fromkeys(names) if name != self._full_name]
         for name in others:
             if not name_ok(name):

@@ -69,12 +69,20 @@ class Puppets:
                 case ("settle", Pid() as asker, ref):
                     alive = [box for box in self.boxes if await self._asked(box.pid) != GONE]
                     self.boxes = alive
+                    await self._scope_knows()
                     self.node.send(asker, (DONE, ref, [box.pid for box in alive]))
                 case ("clear", Pid() as asker, ref):
                     for box in self.boxes:
                         box.close()
                     self.boxes = []
+                    await self._scope_knows()
                     self.node.send(asker, (DONE, ref, OK))
+
+    async def _scope_knows(self) -> None:
+        """It has heard of those who have ended."""
+        alive, groups = {box.pid for box in self.boxes}, self.node.pg(SCOPE)
+        while any(not alive.issuperset(groups.local_members(g)) for g in groups.groups()):
+            await asyncio.sleep(0)
 
     def _new(self, name: Any) -> Mailbox:
         match name:

@@ -523,9 +523,9 @@ async def test_signals_while_the_peer_does_not_read(erlang: Nodes, name: str) ->
         heard = erl.submit(
             "process_flag(trap_exit, true), link(Dying), R = monitor(process, Dying),"
             "P1 = spawn(fun() -> receive stop -> exit(bye) end end),"
-            "P2 = spawn(fun() -> process_flag(trap_exit, true),"
+            "Self = self(), P2 = spawn(fun() -> process_flag(trap_exit, true), Self ! trapping,"
             "  receive {'EXIT', Killer, Why} -> exit({told, Why}) end end),"
-            "Box ! {self(), P1, P2},"
+            "receive trapping -> ok end, Box ! {self(), P1, P2},"
             "Count = fun F(N) -> receive {seq, I, _} when I =:= N + 1 -> F(N + 1)"
             "   after 0 -> N end end,"
             "Down = receive {'DOWN', R, process, Dying, D} -> D after 20000 -> nothing end,"

@@ -100,8 +100,15 @@ async def test_a_static_list_makes_a_cluster_and_mends_it(monkeypatch: pytest.Mo
             await until(lambda: whole(nodes))
             everyone = [*nodes, await begin(late, names[3])]
             await until(lambda: whole(everyone))
+            watcher = nodes[0].mailbox()
+            nodes[0].monitor_nodes(watcher)
             for name in names[1:]:
                 nodes[0].disconnect(name)
+            lost = set()
+            while len(lost) < 3:
+                event, other = await watcher.receive(10.0)
+                if event == "nodedown":
+                    lost.add(other)
             await until(lambda: whole(everyone))
         await until(lambda: whole(nodes))
         again = await begin(stack, names[3])

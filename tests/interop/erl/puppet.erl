@@ -155,8 +155,8 @@ stage(Other) ->
         register(stage, self()),
         ok = clear(Other),
         Caller ! {ready, self()},
-        acts(#{other => Other, pids => #{}, refs => #{}, names => #{}, children => [],
-               alive => [], step => 0})
+        acts(#{other => Other, pids => #{}, refs => #{}, names => #{}, children => #{},
+               functions => #{}, alive => [], step => 0})
     end),
     receive {ready, Pid} -> ok after ?PATIENCE -> timeout end.
 
@@ -190,22 +190,34 @@ await(Ref) -> receive {done, Ref, Value} -> Value after ?PATIENCE -> timeout end
 
 step(Step, #{step := N} = State) ->
     {Result, Acted} = act(Step, State#{step := N + 1}),
-    Settled = settle(Acted, ?ROUNDS),
-    #{alive := Alive} = Settled,
-    Logs = [{P, ask(P, log)} || P <- Alive],
-    #{children := Children} = Now = lists:foldl(fun meet/2, Settled, [L || {_, L} <- Logs]),
-    Here = [P || P <- Alive ++ Children, node(P) =:= node(), is_process_alive(P)],
-    Ties = [{name(P, Now), ties(P, Now)} || P <- Here],
+    {Logs, #{alive := Alive, children := Children} = Now} = heard(settle(Acted, ?ROUNDS), []),
+    Ties = [{name(P, Now), ties(P, Now)}
+            || P <- Alive ++ maps:keys(Children), node(P) =:= node(), is_process_alive(P)],
     Living = lists:sort([name(P, Now) || P <- Alive]),
     Said = lists:sort([{name(P, Now), in_runs(known(Log, Now))} || {P, Log} <- Logs, Log =/= []]),
     {{N, known(Result, Now), Said, Living, lists:sort(Ties)}, Now}.
 
+%% What everybody who lives was sent. Children that end do it in a moment of their own, which is
+%% waited for.
+heard(#{alive := Alive, children := Before} = State, Logs) ->
+    Now = [{P, proplists:get_value(P, Logs, []) ++ ask(P, log)} || P <- Alive],
+    #{children := Children} = Met = lists:foldl(fun meet/2, State, [Log || {_, Log} <- Now]),
+    case [P || {P, F} <- maps:to_list(maps:without(maps:keys(Before), Children)), F =/= waits] of
+        [] ->
+            {Now, Met};
+        Ending ->
+            [receive {'DOWN', R, _, _, _} -> ok after ?PATIENCE -> timeout end
+             || R <- [monitor(process, P) || P <- Ending]],
+            heard(settle(Met, ?ROUNDS), Now)
+    end.
+
 %% Those whom puppets had made on the other node are called by the label of the request.
 meet([{spawn_reply, Ref, ok, Pid} | Log],
-     #{pids := Pids, names := Names, children := Children} = State) ->
-    Child = {child, maps:get(Ref, Names)},
-    meet(Log, State#{pids := Pids#{Child => Pid}, names := Names#{Pid => Child},
-                     children := [Pid | Children]});
+     #{pids := Pids, names := Names, children := Children, functions := Functions} = State)
+  when not is_map_key(Pid, Children) ->
+    Label = maps:get(Ref, Names),
+    meet(Log, State#{pids := Pids#{{child, Label} => Pid}, names := Names#{Pid => {child, Label}},
+                     children := Children#{Pid => maps:get(Label, Functions)}});
 meet([_ | Log], State) -> meet(Log, State);
 meet(_, State) -> State.
 
@@ -220,6 +232,9 @@ act({tell, Who, What}, State) ->
     when_alive(Who, State, fun(Pid) -> Pid ! resolve(What, State), {ok, State} end);
 act({do, Who, What}, State) ->
     act({do, Who, What, none}, State);
+act({do, Who, {spawn, _, Function, _, _} = What, Label}, #{functions := Functions} = State)
+  when not is_map_key(Label, Functions) ->
+    act({do, Who, What, Label}, State#{functions := Functions#{Label => Function}});
 act({do, Who, What, Label}, #{refs := Refs, names := Names} = State) ->
     when_alive(Who, State, fun(Pid) ->
         Ref = make_ref(),
@@ -268,14 +283,17 @@ settle(#{other := Other} = State, Rounds) ->
     settle(State#{alive := Here ++ There}, Rounds - 1).
 
 %% The end of a process has no order among those who are told of it, and groups none among each
-%% other.
+%% other; the changes of one group have.
 in_runs(Log) when is_list(Log) ->
     {Signals, Rest} = lists:splitwith(fun is_end/1, Log),
-    lists:sort(Signals) ++ case Rest of
+    lists:sort(fun(A, B) -> place(A) =< place(B) end, Signals) ++ case Rest of
         [] -> [];
         [Message | More] -> [Message | in_runs(More)]
     end;
 in_runs(Other) -> Other.
+
+place({Ref, Change, Group, [_ | _]}) when Change =:= join; Change =:= leave -> {Ref, Group};
+place(Signal) -> Signal.
 
 is_end({'EXIT', _, _}) -> true;
 is_end({'DOWN', _, _, _, _}) -> true;
@@ -283,7 +301,10 @@ is_end({_, Change, _, [_ | _]}) when Change =:= join; Change =:= leave -> true;
 is_end(_) -> false.
 
 ties(Pid, #{names := Names} = State) ->
-    Info = process_info(Pid, [links, monitors, monitored_by]),
+    Info = case process_info(Pid, [links, monitors, monitored_by]) of
+        undefined -> []; % a child that has just ended
+        Found -> Found
+    end,
     [{K, lists:sort([known(P, State) || P <- untagged(V), tied(P, Names)])} || {K, V} <- Info].
 
 untagged(List) -> [case T of {process, P} -> P; P -> P end || T <- List].
