@@ -113,6 +113,7 @@ class ProcessGroups:
         self._node = node
         self._loop = asyncio.get_running_loop()
         self._codec = codec or Codec()
+        self._encode = self._codec.encode
         self._groups: dict[bytes, _Group] = {}
         self._joined: dict[Pid, tuple[Reference, dict[bytes, int]]] = {}
         self._peers: dict[Pid, _Peer] = {}
@@ -171,15 +172,14 @@ class ProcessGroups:
         """
         self._need()
         key, pids = self._key(group), self._pids(members)
-        if not pids:
-            return
         for pid in pids:
             joined = self._joined.get(pid)
             if joined is None:
                 joined = self._joined[pid] = self._box.monitor(pid), {}
-            _put(joined[1], (key,))
+            joined[1][key] = joined[1].get(key, 0) + 1
         self._enter(key, group, pids)
-        self._tell((JOIN, self._box.pid, group, pids[0] if len(pids) == 1 else pids))
+        if self._peers and pids:
+            self._tell((JOIN, self._box.pid, group, pids[0] if len(pids) == 1 else pids))
 
     def leave(self, group: Any, members: Mailbox | Pid | Iterable[Mailbox | Pid]) -> bool:
         """Takes processes out, once each. False when none of them had joined."""
@@ -197,7 +197,8 @@ class ProcessGroups:
         if not left:
             return False
         self._take_out(key, left)
-        self._tell((LEAVE, self._box.pid, left[0] if len(left) == 1 else left, [group]))
+        if self._peers:
+            self._tell((LEAVE, self._box.pid, left[0] if len(left) == 1 else left, [group]))
         return True
 
     def broadcast(self, group: Any, term: Any, *, sender: Mailbox | Pid | None = None) -> int:
@@ -374,7 +375,8 @@ class ProcessGroups:
             group = self._groups[key] = _Group(term)
         _put(group.everyone, pids)
         group.routes = None
-        self._notify(JOIN, key, group.term, pids)
+        if self._watched:
+            self._notify(JOIN, key, group.term, pids)
 
     def _take_out(self, key: bytes, pids: list[Pid]) -> None:
         group = self._groups.get(key)
@@ -384,7 +386,8 @@ class ProcessGroups:
         _take(group.everyone, pids)
         if not group.everyone:
             del self._groups[key]
-        self._notify(LEAVE, key, group.term, pids)
+        if self._watched:
+            self._notify(LEAVE, key, group.term, pids)
 
     def _watch(self, key: bytes | None, box: Mailbox) -> Reference:
         self._need()
@@ -406,8 +409,6 @@ class ProcessGroups:
         return True
 
     def _notify(self, what: Atom, key: bytes, group: Any, pids: list[Pid]) -> None:
-        if not self._watched:
-            return
         for watched in (None, key):
             for ref, pid in self._watched.get(watched, {}).items():
                 self._send(pid, (ref, what, group, pids))
@@ -421,10 +422,10 @@ class ProcessGroups:
         self._node._send_or_part(dest, term, self._box)
 
     def _key(self, group: Any) -> bytes:
-        key = self._codec.encode(group)
+        key = self._encode(group)
         if MAP_TAG not in key or isinstance(group, (str, bytes)):  # for sure there is no map in it
             return key
-        return self._codec.encode(_in_order(group, self._codec))
+        return self._encode(_in_order(group, self._codec))
 
     def _pids(self, members: Mailbox | Pid | Iterable[Mailbox | Pid]) -> list[Pid]:
         if isinstance(members, Mailbox) and members.node is self._node:
