@@ -34,10 +34,19 @@ RT_INLINE uint64_t rt_py_mix(const uint8_t *p, size_t n) {
     return a ^ (a >> 29);
 }
 
-/* A call of memcpy costs more than what most strings hold. */
+/* A call of memcpy costs more than copying what most strings hold. */
+#define RT_PY_COPY_MAX 64u
 RT_INLINE void rt_py_copy(uint8_t *to, const uint8_t *p, size_t n) {
-    if (n > 16) {
+    if (n > RT_PY_COPY_MAX) {
         memcpy(to, p, n);
+    } else if (n > 16) { /* the last piece may overlap the one before it */
+        uint8_t piece[16];
+        for (size_t i = 0; i < n - 16; i += 16) {
+            memcpy(piece, p + i, 16);
+            memcpy(to + i, piece, 16);
+        }
+        memcpy(piece, p + n - 16, 16);
+        memcpy(to + n - 16, piece, 16);
     } else if (n >= 8) { /* two pieces that may overlap */
         uint64_t first, last;
         memcpy(&first, p, 8);

@@ -56,6 +56,15 @@ PyObject *rt_dec_atom_value(rt_dec *d, rt_atom_obj *a, bool plain);
 /* The text of a binary, bytes when it is no UTF-8. */
 PyObject *rt_dec_text(const uint8_t *p, size_t n);
 
+/* The bytes of a binary. */
+RT_INLINE PyObject *rt_dec_bytes(const uint8_t *p, size_t n) {
+    if (RT_UNLIKELY(n - 2 >= RT_PY_COPY_MAX - 1)) /* Python keeps those of none and of one byte */
+        return PyBytes_FromStringAndSize((const char *)p, (Py_ssize_t)n);
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)n);
+    if (RT_LIKELY(bytes)) rt_py_copy((uint8_t *)PyBytes_AS_STRING(bytes), p, n);
+    return bytes;
+}
+
 /* A key of a map through the cache of keys: of at most RT_PY_KEY_BYTES_MAX bytes, and at least one
  * as text. */
 PyObject *rt_dec_new_key_bytes(PyObject **slot, const uint8_t *p, size_t n);

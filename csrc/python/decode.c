@@ -410,7 +410,7 @@ RT_INLINE int leaf(rt_dec *d, PyObject **out) {
         if (RT_UNLIKELY(left - 5 < n || d->codec->binaries == RT_BINARIES_VIEW)) return 0;
         *out = d->codec->binaries == RT_BINARIES_STR
                    ? rt_dec_text(p + 5, n)
-                   : PyBytes_FromStringAndSize((const char *)p + 5, (Py_ssize_t)n);
+                   : rt_dec_bytes(p + 5, n);
         d->c.p = p + 5 + n;
         break;
     case RT_TAG_SMALL_ATOM_UTF8:
@@ -567,28 +567,24 @@ static PyObject *next_dict(rt_dec *d, uint32_t n, uint64_t owed, uint32_t level)
 
 static PyObject *next_container(rt_dec *d, uint64_t owed, uint32_t level) {
     const uint8_t *p = d->c.p;
-    size_t left = rt_cursor_left(&d->c);
-    uint32_t n;
-    if (RT_UNLIKELY(level >= d->nest || left < 5)) return next_any(d, owed, level);
-    if (*p == RT_TAG_SMALL_TUPLE && p[1]) {
-        n = p[1];
-        d->c.p = p + 2;
+    if (RT_UNLIKELY(level >= d->nest || rt_cursor_left(&d->c) < 5)) return next_any(d, owed, level);
+    bool small = *p == RT_TAG_SMALL_TUPLE;
+    uint32_t n = small ? p[1] : rt_load_u32(p + 1);
+    if (RT_UNLIKELY(n == 0)) return next_any(d, owed, level);
+    const uint8_t *inside = p + (small ? 2 : 5);
+    switch (*p) {
+    case RT_TAG_SMALL_TUPLE:
+    case RT_TAG_LARGE_TUPLE:
+        d->c.p = inside;
         return fits(d, owed + n) ? next_tuple(d, n, owed, level + 1) : NULL;
-    }
-    n = rt_load_u32(p + 1);
-    if (n && *p == RT_TAG_LARGE_TUPLE) {
-        d->c.p = p + 5;
-        return fits(d, owed + n) ? next_tuple(d, n, owed, level + 1) : NULL;
-    }
-    if (n && *p == RT_TAG_LIST) {
-        d->c.p = p + 5;
+    case RT_TAG_LIST:
+        d->c.p = inside;
         return fits(d, owed + n + 1) ? next_list(d, n, owed, level + 1) : NULL;
-    }
-    if (n && *p == RT_TAG_MAP) {
-        d->c.p = p + 5;
+    case RT_TAG_MAP:
+        d->c.p = inside;
         return fits(d, owed + 2 * (uint64_t)n) ? next_dict(d, n, owed, level + 1) : NULL;
+    default: return next_any(d, owed, level);
     }
-    return next_any(d, owed, level);
 }
 
 static void dec_fini(rt_dec *d) {

@@ -26,7 +26,7 @@ PyObject *rt_py_ident_new(PyTypeObject *type, PyObject *node, const uint8_t *ext
     if (!self) return NULL;
     self->node = Py_NewRef(node);
     self->hash = -1;
-    memcpy(self->ext, ext, n);
+    rt_py_copy(self->ext, ext, n);
     return (PyObject *)self;
 }
 
