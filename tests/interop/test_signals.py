@@ -556,6 +556,36 @@ async def test_signals_while_the_peer_does_not_read(erlang: Nodes, name: str) ->
         assert box.waiting == 0 and relations(node) == 0
 
 
+async def test_what_a_traced_process_does(talker: ErlangNode, name: str) -> None:
+    """With a token of seq_trace every signal goes in another form. A group leader is set too."""
+    async with Node(name) as node:
+        box, other = node.mailbox("traced"), node.mailbox()
+        box.trap_exit = other.trap_exit = True
+        ran: list[Any] = []
+        alias = box.alias()
+        node.expose("traced", "ran", ran.append)
+        said = talker.submit(
+            "Self = self(), spawn(fun() ->"
+            "  seq_trace:set_token(label, 17), seq_trace:set_token(send, true),"
+            "  Box ! {1, self()}, {traced, node(Box)} ! 2, Alias ! 3,"
+            "  group_leader(self(), Box),"
+            "  R = spawn_request(node(Box), traced, ran, [4], [monitor]),"
+            "  Child = receive {spawn_reply, R, ok, P} -> P after 20000 -> none end,"
+            "  Down = receive {'DOWN', R, process, Child, Why} -> Why after 20000 -> none end,"
+            "  exit(Other, {5, <<0:2400000>>}), link(Box), Self ! Down, exit({6, <<0:2400000>>})"
+            "  end), receive Down -> Down after 20000 -> none end",
+            Box=box.pid, Alias=alias, Other=other.pid,
+        )  # fmt: skip
+        (one, pid), *rest = [await box.receive(PATIENCE) for _ in range(3)]
+        assert (one, rest) == (1, [2, 3])
+        assert await answer(said) == "normal" and ran == [4]
+        assert await other.receive(PATIENCE) == ("EXIT", pid, (5, bytes(300_000)))
+        assert await box.receive(PATIENCE) == ("EXIT", pid, (6, bytes(300_000)))
+        await settled(node, talker)
+        assert box.unalias(alias)
+        assert node.nodes() == [talker.name] and relations(node) == 0
+
+
 async def pour(node: Node, box: Mailbox, pid: Pid) -> None:
     for i in range(1, 2001):
         node.send(pid, (Atom("seq"), i, b"\x01" * 3000), sender=box)
