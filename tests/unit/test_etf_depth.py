@@ -75,16 +75,20 @@ def test_a_damaged_term_is_the_same_at_any_depth(name: str, kind: str) -> None:
                 assert read(codec, bad, kind, SHALLOW + 1) == read(codec, bad, kind, 0)
 
 
+IMPROPER = (b"l\0\0\0\x01", b"a\1")
+
+
 @pytest.mark.parametrize("outer", KINDS)
-@pytest.mark.parametrize("inner", KINDS)
+@pytest.mark.parametrize("inner", [*KINDS, "improper"])
 def test_max_depth_counts_the_shallow_and_the_deep(outer: str, inner: str) -> None:
     for limit in range(1, 3 * SHALLOW):
         codec = Codec(max_depth=limit)
         for depth in range(limit + 2):
             outside = depth // 2
             kinds = [outer] * outside + [inner] * (depth - outside)
-            before = b"".join(KINDS[kind][0] for kind in kinds)
-            after = b"".join(KINDS[kind][1] for kind in kinds)
+            pieces = [IMPROPER if kind == "improper" else KINDS[kind] for kind in kinds]
+            before = b"".join(before for before, _ in pieces)
+            after = b"".join(after for _, after in reversed(pieces))
             data = b"\x83" + before + b"w\2ok" + after
             if depth <= limit:
                 assert codec.encode(codec.decode(data)) == data
