@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from router import etf
-from router.etf import Codec, DecodeError, Structs
+from router.etf import Codec, DecodeError, FrozenList, Structs
 from unit.test_etf_vectors import REFUSED, TERMS
 
 SHALLOW = 16  # RT_DEC_NEST
@@ -95,6 +95,21 @@ def test_max_depth_counts_the_shallow_and_the_deep(outer: str, inner: str) -> No
             else:
                 with pytest.raises(DecodeError, match="max_depth"):
                     codec.decode(data)
+
+
+@pytest.mark.parametrize("depth", [0, 1, SHALLOW - 1, SHALLOW, SHALLOW + 1])
+def test_only_what_stands_in_a_key_is_frozen(depth: int) -> None:
+    term: Any = {(1, FrozenList([2])): [], (3,): {}, FrozenList([4]): [5, []], (6,): (7, [{}])}
+    for _ in range(depth):
+        term = (term,)
+    found = etf.decode(etf.encode(term))
+    for _ in range(depth):
+        (found,) = found
+    one, two, three, four = found.values()
+    assert [type(value) for value in (one, two, three, four)] == [list, dict, list, tuple]
+    assert type(three[1]) is type(four[1]) is list and type(four[1][0]) is dict
+    assert [type(key) for key in found] == [tuple, tuple, FrozenList, tuple]
+    assert type(next(iter(found))[1]) is FrozenList
 
 
 @pytest.mark.parametrize("depth", [0, 1, SHALLOW - 2, SHALLOW - 1, SHALLOW, SHALLOW + 1])
