@@ -464,8 +464,7 @@ static PyObject *run(rt_dec *d, int rc, PyObject *v) {
         if (RT_UNLIKELY(rc < 0)) return NULL;
         rt_dec_frame *f = &d->stack[d->depth - 1];
         bool key = f->kind >= F_DICT && !f->key;
-        /* In a key everything is frozen, which leaves need not be. */
-        int known = d->keys ? 0 : key ? key_leaf(d, &v) : leaf(d, &v);
+        int known = key ? key_leaf(d, &v) : leaf(d, &v);
         if (key) key_begins(d);
         d->owed--;
         rc = RT_LIKELY(known > 0) ? 0 : known < 0 ? -1 : value(d, &v);
