@@ -27,7 +27,8 @@ COPY = "copy of 64 bytes"
 MEMORY = {"bytes": "idle"}
 LIVES_MIN = 90_000  # a second, beside the reader
 ATTEMPTS = 20
-SHORT = 7  # pairs of some ten milliseconds each, for one of the others
+SHORT = 7  # pairs of a short run each, for one of the others
+PUSHED, SHORTEST = 100_000, 21  # runs of ten milliseconds: two threads take all of this machine
 LFHT = "cds_lfht"
 BARE = "bare indexed read of the same slots"
 PAYLOAD_BYTES = 64
@@ -209,9 +210,9 @@ def measure(
         add(
             MAILBOX,
             "sixteens pushed by two threads",
-            _producers(ours, box, n // 2, 2),
-            ("router: sixteens pushed by one thread", _producers(ours, box, n // 2, 1)),
-            short=short,
+            _producers(ours, box, PUSHED, 2),
+            ("router: sixteens pushed by one thread", _producers(ours, box, PUSHED, 1)),
+            short=1 if quick else SHORTEST,
         )
     size = max(SIZES)
     path, what = f"{REGISTRY} of {size:,}", "memory of an idle process"
