@@ -109,21 +109,19 @@ def test_runs_alternate_and_the_peer_runs_against_itself_first() -> None:
 
 
 def test_pieces_are_taken_in_turns_and_meet_the_same_neighbour() -> None:
-    """Everything takes twice as long in phases of 15 pieces: one side's run would fall into one."""
+    """Everything takes twice as long in phases that end where a side's run would end."""
     done = 0
 
     def piece(cpu: float) -> float:
         nonlocal done
         done += 1
-        return cpu * (2 if done // 15 % 2 else 1)
+        return cpu * (2 if (done + 19) // 40 % 2 else 1)
 
     ours, peer = (Pieces(lambda cpu=cpu: piece(cpu), 20, 20) for cpu in (1.2, 1.0))  # type: ignore[misc]
     found = compare(("ours", ours), ("peer", peer), pairs=3, times=quiet)
     assert found.noise == 1.0 and found.ratios["cpu"] == Ratio(1.2, 1.2, 1.2)
     assert found.quiet and done == 2 * 2 * 3 * 20
-    done = 15
-    assert [peer().cpu for _ in range(3)] == [1.0, 1.0, 1.0]
-    done = 15
+    done = 20
     short = Pieces(peer.piece, 3, 3)
     assert short().cpu == 2.0
     mixed = compare(("ours", short), ("peer", lambda: Sample(3, cpu=1.0)), pairs=2, times=quiet)
