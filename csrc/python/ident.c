@@ -21,9 +21,33 @@ static uint8_t *put_node(uint8_t *p, PyObject *node) {
     return p + a->ext_n;
 }
 
+/* References come and go with every call, and those of one node are of one size: some that ended
+ * are kept for the next ones. The link of the list lies in `node`. */
+static rt_ident_obj **freed_refs(size_t n) {
+    return &rt_py_st->freed_refs[n & (RT_PY_FREED_REFS - 1)];
+}
+
+static rt_ident_obj *ref_again(PyTypeObject *type, size_t n) {
+    rt_ident_obj **list = freed_refs(n), *self = *list;
+    if (!self || type != rt_py_st->ref || (size_t)Py_SIZE(self) != n) return NULL;
+    *list = (rt_ident_obj *)self->node;
+    rt_py_st->freed_refs_n--;
+    _Py_NewReference((PyObject *)self);
+    return self;
+}
+
+static bool ref_kept(PyObject *obj) {
+    rt_ident_obj *self = (rt_ident_obj *)obj, **list = freed_refs((size_t)Py_SIZE(obj));
+    if (!rt_py_is_ref(obj) || rt_py_st->freed_refs_n == RT_PY_FREED_REFS_MAX) return false;
+    self->node = (PyObject *)*list;
+    *list = self;
+    rt_py_st->freed_refs_n++;
+    return true;
+}
+
 PyObject *rt_py_ident_new(PyTypeObject *type, PyObject *node, const uint8_t *ext, size_t n) {
-    rt_ident_obj *self = PyObject_NewVar(rt_ident_obj, type, (Py_ssize_t)n);
-    if (!self) return NULL;
+    rt_ident_obj *self = ref_again(type, n);
+    if (!self && !(self = PyObject_NewVar(rt_ident_obj, type, (Py_ssize_t)n))) return NULL;
     self->node = Py_NewRef(node);
     self->hash = -1;
     rt_py_copy(self->ext, ext, n);
@@ -144,6 +168,7 @@ done:
 static void ident_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     Py_DECREF(((rt_ident_obj *)self)->node);
+    if (ref_kept(self)) return; /* and its reference to the type with it */
     type->tp_free(self);
     Py_DECREF(type);
 }

@@ -320,3 +320,31 @@ def test_references_are_counted_right() -> None:
     after = [sys.getrefcount(x) for x in (key, value, node, None, True, data)]
     # None and True are used everywhere; what must not happen is growth with the loop.
     assert all(abs(b - a) < 50 for a, b in zip(before, after, strict=True)), (before, after)
+
+
+def test_a_reference_in_the_memory_of_one_that_ended_is_a_new_one() -> None:
+    """Ended references lend their memory to new ones: of other words, of another length, many."""
+    of_type = sys.getrefcount(etf.Reference)
+
+    def make(seed: int, node: Atom) -> list[etf.Reference]:
+        # Names of 1 and of 17 bytes end in the same list of ended ones.
+        return [etf.Reference(node, seed, range(i, i + i % 6)) for i in range(400)]
+
+    short, long = Atom("n"), Atom("n" * 17)
+    gc.collect()
+    nodes = [sys.getrefcount(short), sys.getrefcount(long)]
+    for seed in range(20):
+        for node in (short, long):
+            ended = make(seed, node)
+            hashes = {hash(ref) for ref in ended}
+            del ended
+            made = make(seed + 1, node)
+            assert [(r.node, r.creation, r.words) for r in made] == [
+                (node, seed + 1, tuple(range(i, i + i % 6))) for i in range(400)
+            ]
+            assert hashes.isdisjoint(hash(ref) for ref in made)
+            assert etf.decode(etf.encode(made)) == made
+            del made, node
+    assert [sys.getrefcount(short), sys.getrefcount(long)] == nodes
+    # Each kept one holds its type, and at most 256 are kept.
+    assert abs(sys.getrefcount(etf.Reference) - of_type) <= 256
