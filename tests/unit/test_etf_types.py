@@ -347,4 +347,16 @@ def test_a_reference_in_the_memory_of_one_that_ended_is_a_new_one() -> None:
             del made, node
     assert [sys.getrefcount(short), sys.getrefcount(long)] == nodes
     # Each kept one holds its type, and at most 256 are kept.
-    assert abs(sys.getrefcount(etf.Reference) - of_type) <= 256
+    kept = sys.getrefcount(etf.Reference)
+    assert abs(kept - of_type) <= 256
+    held = [etf.Reference(short, 0, (1,)) for _ in range(5)]
+    assert sys.getrefcount(etf.Reference) == kept, "memory was there, and was not used"
+    # Identifiers of other types, as long as a reference.
+    del held[:2]
+    ports = [etf.Port("nnnnn", i, 0) for i in range(5)]
+    same = [etf.Reference("nnn", 0, (i, i)) for i in range(5)]
+    del ports
+    assert [type(r) for r in (*held, *same)] == [etf.Reference] * 8
+    del same
+    assert type(etf.Port("nnnnn", 1, 0)) is etf.Port
+    assert [type(etf.Reference("nnn", 0, (i, i))) for i in range(5)] == [etf.Reference] * 5
