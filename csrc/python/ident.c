@@ -22,26 +22,34 @@ static uint8_t *put_node(uint8_t *p, PyObject *node) {
 }
 
 /* References come and go with every call, and those of one node are of one size: some that ended
- * are kept for the next ones. The link of the list lies in `node`. */
-static rt_ident_obj **freed_refs(size_t n) {
+ * are kept for the next ones. The link of a list lies in `node`. */
+static rt_freed_refs *freed_refs(size_t n) {
     return &rt_py_st->freed_refs[n & (RT_PY_FREED_REFS - 1)];
 }
 
 static rt_ident_obj *ref_again(PyTypeObject *type, size_t n) {
-    rt_ident_obj **list = freed_refs(n), *self = *list;
-    if (!self || type != rt_py_st->ref || (size_t)Py_SIZE(self) != n) return NULL;
-    *list = (rt_ident_obj *)self->node;
-    rt_py_st->freed_refs_n--;
-    _Py_NewReference((PyObject *)self);
-    return self;
+    rt_freed_refs *list = freed_refs(n);
+    rt_ident_obj *self = list->first;
+    if (!self || type != rt_py_st->ref) return NULL;
+    list->first = (rt_ident_obj *)self->node;
+    list->n--;
+    if (RT_LIKELY((size_t)Py_SIZE(self) == n)) {
+        _Py_NewReference((PyObject *)self);
+        return self;
+    }
+    /* Of a size that may never be asked for again: its place is for those that are. */
+    PyObject_Free(self);
+    Py_DECREF(type);
+    return NULL;
 }
 
 static bool ref_kept(PyObject *obj) {
-    rt_ident_obj *self = (rt_ident_obj *)obj, **list = freed_refs((size_t)Py_SIZE(obj));
-    if (!rt_py_is_ref(obj) || rt_py_st->freed_refs_n == RT_PY_FREED_REFS_MAX) return false;
-    self->node = (PyObject *)*list;
-    *list = self;
-    rt_py_st->freed_refs_n++;
+    rt_ident_obj *self = (rt_ident_obj *)obj;
+    rt_freed_refs *list = freed_refs((size_t)Py_SIZE(obj));
+    if (!rt_py_is_ref(obj) || list->n == RT_PY_FREED_REFS_MAX) return false;
+    self->node = (PyObject *)list->first;
+    list->first = self;
+    list->n++;
     return true;
 }
 

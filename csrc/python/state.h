@@ -15,8 +15,8 @@
 #define RT_PY_ATOM_CACHE 8192u   /* atoms kept alive after their last use */
 #define RT_PY_PID_CACHE 2048u
 #define RT_PY_KEY_CACHE 2048u
-#define RT_PY_FREED_REFS 16u     /* lists by size, a power of two; and all they hold: */
-#define RT_PY_FREED_REFS_MAX 256u
+#define RT_PY_FREED_REFS 16u     /* lists of references that ended, by size: a power of two */
+#define RT_PY_FREED_REFS_MAX 16u /* in each */
 #define RT_PY_KEY_BYTES_MAX 48u  /* longer map keys are not cached */
 #define RT_PY_ATOM_INLINE 34u
 #define RT_PY_SCRATCH (64u * 1024u)
@@ -44,6 +44,11 @@ typedef struct rt_ident_obj {
     Py_hash_t hash;            /* -1 until asked for */
     uint8_t ext[];             /* ob_size canonical bytes */
 } rt_ident_obj;
+
+typedef struct rt_freed_refs {
+    rt_ident_obj *first;
+    uint32_t n;
+} rt_freed_refs;
 
 enum rt_binaries { RT_BINARIES_BYTES, RT_BINARIES_STR, RT_BINARIES_VIEW };
 
@@ -75,8 +80,7 @@ typedef struct rt_py_state {
     PyObject *pid_cache[RT_PY_PID_CACHE];
     PyObject *bytes_keys[RT_PY_KEY_CACHE];
     PyObject *str_keys[RT_PY_KEY_CACHE];
-    rt_ident_obj *freed_refs[RT_PY_FREED_REFS];
-    uint32_t freed_refs_n;
+    rt_freed_refs freed_refs[RT_PY_FREED_REFS];
 } rt_py_state;
 
 extern rt_py_state *rt_py_st __attribute__((visibility("hidden")));
