@@ -357,6 +357,10 @@ def test_a_reference_in_the_memory_of_one_that_ended_is_a_new_one() -> None:
     held = [etf.Reference(short, 0, (1, 2, 3)) for _ in range(5)]
     now = sys.getrefcount(etf.Reference)
     assert now == kept
+    blocks = sys.getallocatedblocks()
+    for i in range(2000):
+        etf.Reference(short, 0, (1,) if i % 2 else (1, 2, 3, 4, 5))
+    assert sys.getallocatedblocks() < blocks + 500
     # Identifiers of other types, as long as a reference.
     del held[:2]
     ports = [etf.Port("nnnnn", i, 0) for i in range(5)]
