@@ -74,11 +74,6 @@ def _listed(held: dict[Any, int]) -> list[Any]:
     return [item for item, times in held.items() for _ in range(times)]
 
 
-def _more(held: dict[Any, int], other: dict[Any, int]) -> list[Any]:
-    """What is there oftener than in the other."""
-    return [item for item, times in held.items() for _ in range(times - other.get(item, 0))]
-
-
 class _Group:
     __slots__ = ("everyone", "routes", "term")
 
@@ -323,11 +318,17 @@ class ProcessGroups:
             self._send(pid, (DISCOVER, self._box.pid))
 
     def _synced(self, peer: _Peer, new: dict[bytes, tuple[Any, Members]]) -> None:
-        """All that its node has; what differs from before has joined or left."""
-        for key, members in list(peer.groups.items()):
-            self._take_out(key, _more(members, new[key][1] if key in new else {}))
-        for key, (group, members) in new.items():
-            self._enter(key, group, _more(members, peer.groups.get(key, {})))
+        """All that its node has. Groups it did not have before and those it no longer has are
+        told to who watches; another membership of one it had is not, as in pg (`sync_groups`),
+        whose scopes never send one."""
+        for key, (term, members) in new.items():
+            before = peer.groups.pop(key, None)
+            if not before:
+                self._enter(key, term, _listed(members))
+            elif before != members:
+                self._change(key, before, members)
+        for key, members in peer.groups.items():
+            self._take_out(key, _listed(members))
         peer.groups = {key: members for key, (_, members) in new.items()}
 
     def _left(self, peer: _Peer, key: bytes, pids: list[Pid]) -> None:
@@ -388,6 +389,14 @@ class ProcessGroups:
             del self._groups[key]
         if self._watched:
             self._notify(LEAVE, key, group.term, pids)
+
+    def _change(self, key: bytes, before: Members, after: Members) -> None:
+        group = self._groups[key]
+        group.routes = None
+        _take(group.everyone, _listed(before))
+        _put(group.everyone, _listed(after))
+        if not group.everyone:
+            del self._groups[key]
 
     def _watch(self, key: bytes | None, box: Mailbox) -> Reference:
         self._need()

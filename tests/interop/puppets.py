@@ -24,6 +24,7 @@ from router import (
 DONE, OK, GONE, SYNC = Atom("done"), Atom("ok"), Atom("gone"), Atom("sync")
 BURST, FAILED, ERPC = Atom("burst"), Atom("failed"), Atom("erpc")
 NOT_JOINED, MEMBERS = Atom("not_joined"), Atom("members")
+GEN_CAST, DISCOVER = Atom("$gen_cast"), Atom("discover")
 SCOPE, PUPPET = "puppets", "puppet"
 
 
@@ -125,6 +126,10 @@ class Puppet:
                 case ("stop", reason):
                     self.box.close(reason)
                     return
+                case ("leave_and_stop", group, reason):
+                    self.node.pg(SCOPE).leave(group, self.box)
+                    self.box.close(reason)
+                    return
                 case ("burst", to, count, reason):
                     self._burst(to, count)
                     self.box.close(reason)
@@ -180,6 +185,11 @@ class Puppet:
                 return self.node.pg(SCOPE).monitor(group, self.box)[0]
             case ("unwatch", ref):
                 return OK if self.node.pg(SCOPE).demonitor(ref) else False
+            case ("sync", node, groups):
+                self._send((SCOPE, node), (GEN_CAST, (SYNC, self.node.pg(SCOPE).pid, groups)))
+            case ("discover", node, count):
+                for _ in range(count):
+                    self._send((SCOPE, node), (DISCOVER, self.node.pg(SCOPE).pid))
             case other:
                 raise ValueError(f"no such thing to do: {other!r}")
         return OK

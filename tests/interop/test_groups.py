@@ -219,6 +219,30 @@ async def test_a_broadcast_reaches_processes_of_both(talker: ErlangNode, name: s
         assert await box.receive(PATIENCE) == ("hello", 42)
 
 
+async def test_a_herd_of_scopes_is_answered(talker: ErlangNode, name: str) -> None:
+    """Each hears of all groups and is asked for its own; when they end, nothing is left."""
+    async with both(talker, name) as (node, groups, scope):
+        box = node.mailbox()
+        for number in range(1000):
+            groups.join(number, box)
+        members = await talker.aeval(
+            "P = self(), [spawn(fun() -> {S, Node} ! {discover, self()}, "
+            "receive {'$gen_cast', {sync, Q, All}} -> receive {discover, Q} -> "
+            "Q ! {'$gen_cast', {sync, self(), [{herd, [self()]}]}}, P ! {self(), length(All)}, "
+            "receive stop -> ok end end end end) || _ <- lists:seq(1, 300)], "
+            "[receive {Pid, 1000} -> Pid after 20000 -> none end || _ <- lists:seq(1, 300)]",
+            S=Atom(scope.name),
+            Node=Atom(name),
+        )
+        await sees(groups, Atom("herd"), members)
+        groups.leave(7, box)
+        await scope.sees(7, [])  # the real scope is one among them
+        await talker.aeval("[exit(M, kill) || M <- Ms], ok", Ms=members[1:])
+        await sees(groups, Atom("herd"), members[:1])
+        await talker.aeval("M ! stop", M=members[0])
+        await sees(groups, Atom("herd"), [])
+
+
 @pytest.mark.parametrize("seed", range(SCHEDULES))
 async def test_random_schedules_end_the_same_on_both(
     talker: ErlangNode, name: str, seed: int

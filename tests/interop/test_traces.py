@@ -85,6 +85,7 @@ ALIAS, ALIAS_ONCE = Atom("alias"), Atom("alias_once")
 SPAWN, RPC = Atom("spawn"), Atom("rpc")
 JOIN, LEAVE, MEMBERS = Atom("join"), Atom("leave"), Atom("members")
 WATCH, UNWATCH = Atom("watch"), Atom("unwatch")
+LEAVE_AND_STOP, SYNC, DISCOVER = Atom("leave_and_stop"), Atom("sync"), Atom("discover")
 REASONS: list[Any] = [
     Atom("normal"), Atom("shutdown"), (Atom("shutdown"), 1), Atom("kill"), Atom("killed"),
     Atom("bye"), b"text", [1, {Atom("k"): 2.5}],
@@ -238,6 +239,12 @@ def members(group: str) -> list[Step]:
     return [do(who, MEMBERS, Atom(group)) for who in ("d0", "s0")]
 
 
+def synced(who: str, *groups: tuple[str, list[str]]) -> Step:
+    """The scope of the other node is told all the groups that this one's has, truly or not."""
+    there = a("node", "s" if who[0] == "d" else "d")
+    return do(who, SYNC, there, [(Atom(g), [pid(member) for member in pids]) for g, pids in groups])
+
+
 WATCHED = [
     new("d0"), new("s0"), do("d0", WATCH, Atom("g"), label="rd"),
     do("s0", WATCH, Atom("g"), label="rs"),
@@ -271,6 +278,31 @@ GROUPS: dict[str, list[list[Step]]] = {
         do("d1", MEMBERS, Atom("g")), do("d1", SEND, pid("s1"), 1), WAIT, *members("g"),
         *members("h"), CUT, leaves("s2", "g"), joins("s1", "h"), do("d1", SEND, pid("s1"), 2),
         WAIT, *members("g"), *members("h"),
+    ),
+    # The cases of OTP's pg_SUITE of these names.
+    "forced sync": both(
+        *WATCHED, new("d1"), new("s1"), new("s2"), joins("d1", "g"), joins("s1", "g"),
+        synced("s0", ("g", ["s1", "s2", "s2"]), ("h", ["s2"])), *members("g"), *members("h"),
+        synced("s0", ("h", ["s1"])), *members("g"), *members("h"),
+        synced("s0"), *members("g"), *members("h"),
+        synced("s0", ("g", ["s2"])), joins("s1", "g"), leaves("s1", "g"), *members("g"),
+        tell("s2", STOP, Atom("bye")), *members("g"), CUT, do("d1", SEND, pid("s1"), 1), WAIT,
+        *members("g"), *members("h"),
+    ),
+    "leave and exit race": [
+        play
+        for reason in REASONS
+        for play in both(
+            *WATCHED, new("d1"), new("s1"), joins("d1", "g"), joins("s1", "g"), joins("s1", "g"),
+            tell("s1", LEAVE_AND_STOP, Atom("g"), reason), WAIT, *members("g"),
+            tell("d1", LEAVE_AND_STOP, Atom("g"), reason), WAIT, *members("g"),
+        )
+    ],
+    "thundering herd": both(
+        *WATCHED, new("d1"), new("s1"), joins("d1", "g"), joins("s1", "g"),
+        do("s0", DISCOVER, a("node", "d"), 1000), joins("s1", "g"),
+        do("s0", DISCOVER, a("node", "d"), 1000), leaves("d1", "g"), *members("g"),
+        tell("s1", STOP, Atom("bye")), *members("g"),
     ),
 }  # fmt: skip
 
@@ -586,7 +618,9 @@ async def compare_groups(
         for which, steps in plays.items():
             theirs = await with_erlang(stage, oracle, steps)
             ours = await with_ours(stage, node, steps)
-            assert not differences(theirs, ours), f"{which}\n{told(steps, theirs)}"
+            assert not (found := differences(theirs, ours)), (
+                f"{which} {chr(10).join(found)}\n{told(steps, theirs)}"
+            )
 
 
 @pytest.mark.usefixtures("epmd")

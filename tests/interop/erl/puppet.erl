@@ -78,6 +78,7 @@ puppet(Log) ->
         {log, From, Ref} -> From ! {done, Ref, lists:reverse(Log)}, puppet([]);
         {do, From, Ref, What} -> From ! {done, Ref, catch do(What)}, puppet(Log);
         {stop, Reason} -> exit(Reason);
+        {leave_and_stop, Group, Reason} -> pg:leave(?SCOPE, Group, self()), exit(Reason);
         {burst, To, Count, Reason} -> burst(To, 1, Count), exit(Reason);
         Message -> puppet([Message | Log])
     end.
@@ -101,6 +102,11 @@ do({members, Group}) ->
     {members, pg:get_members(?SCOPE, Group), pg:get_local_members(?SCOPE, Group)};
 do({watch, Group}) -> element(1, pg:monitor(?SCOPE, Group));
 do({unwatch, Ref}) -> pg:demonitor(?SCOPE, Ref);
+%% As the scope of this node would say it.
+do({sync, Node, Groups}) ->
+    {?SCOPE, Node} ! {'$gen_cast', {sync, whereis(?SCOPE), Groups}}, ok;
+do({discover, Node, Count}) ->
+    [{?SCOPE, Node} ! {discover, whereis(?SCOPE)} || _ <- lists:seq(1, Count)], ok;
 do({call, To, Request, Timeout}) ->
     try {ok, gen_server:call(To, Request, Timeout)}
     catch exit:{{Reason, [_ | _]}, {gen_server, call, _}} -> {failed, Reason};
