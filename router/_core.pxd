@@ -231,6 +231,7 @@ cdef extern from "router.h" nogil:
         char *text
     ctypedef struct rt_events:
         pass
+    bint rt_events_any(rt_events *q)
     uint64_t rt_events_dropped(rt_events *q)
     rt_event *rt_events_take(rt_events *q)
     int rt_events_listen(rt_events *q, rt_notifier *n)

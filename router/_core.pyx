@@ -122,11 +122,11 @@ cdef class Notifier:
     def rest(self):
         return rt_notifier_rest(self.ptr)
 
-    def ready(self):
+    cpdef list ready(self):
         """The mailboxes that have something, oldest news first."""
         cdef rt_ready *r
         cdef rt_process *p
-        found = []
+        cdef list found = []
         while True:
             r = rt_notifier_next(self.ptr)
             if r == NULL:
@@ -137,6 +137,55 @@ cdef class Notifier:
 
     def after_fork(self):
         rt_notifier_after_fork(self.ptr)
+
+
+cdef class LoopCore:
+    """One node on one loop: what runs there when there is news. `_loop.LoopBinding` is the rest."""
+
+    cdef readonly object loop
+    cdef readonly Notifier notifier
+    cdef readonly object _node    # weak
+    cdef public bint drives       # this loop drives the engine
+    cdef public bint _attached
+
+    def __cinit__(self, node, loop):
+        self.loop = loop
+        self._node = weakref.ref(node)
+        self.notifier = Notifier()
+
+    def _engine_ready(self):
+        self.look(True)
+
+    def _news(self):
+        self.look(False)
+
+    cdef int look(self, bint drive) except -1:
+        """Wakes whoever has something; the notifier is hushed meanwhile."""
+        cdef NodeCore node = self._node()
+        cdef rt_notifier *notifier = self.notifier.ptr
+        cdef list ready = []
+        cdef Py_ssize_t at = 0
+        if node is None:
+            self.detach()
+            return 0
+        try:
+            rt_notifier_hush(notifier)
+            if drive:
+                node.drive()
+                rt_notifier_hush(notifier)  # what it brought is seen now, and is no news after
+            ready = self.notifier.ready()
+            while at < len(ready):
+                at += 1
+                (<MailboxCore>ready[at - 1]).on_ready()
+            if node.has_events():
+                node._handle_events()
+        finally:
+            # After an interrupt in a callback the loop may run on, in a notebook for one.
+            for box in ready[at:]:
+                self.loop.call_soon(box._on_ready)
+            if rt_notifier_rest(notifier) and self._attached:
+                self.loop.call_soon(self._news)
+        return 0
 
 
 cdef class LoopFlush:

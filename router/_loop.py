@@ -8,28 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import weakref
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from router._core import LoopFlush, Notifier
+from router._core import LoopCore, LoopFlush
 
 if TYPE_CHECKING:
     from router._life import LivingNode
-    from router.mailbox import Mailbox
 
 __all__ = ["LoopBinding", "running_loop"]
 
 
-class LoopBinding:
+class LoopBinding(LoopCore):
     """One node on one loop. Made and used on that loop's thread."""
 
     def __init__(self, node: LivingNode, loop: asyncio.AbstractEventLoop) -> None:
         self._engine_fd = -1
-        self.loop = loop
-        self.notifier = Notifier()
-        self.drives = False
-        self._node = weakref.ref(node)
         self._attached = True
         loop.add_reader(self.notifier.fd, self._news)
         node._listen_events(self.notifier)
@@ -44,38 +37,6 @@ class LoopBinding:
         self.drives = True
         node._promise(1)
         node._set_loop(LoopFlush(self.loop, self._node))
-
-    def _engine_ready(self) -> None:
-        node = self._node()
-        if node is None:
-            self.detach()
-            return
-        self._look(node, drive=True)
-
-    def _news(self) -> None:
-        node = self._node()
-        if node is None:
-            self.detach()
-            return
-        self._look(node)
-
-    def _look(self, node: LivingNode, *, drive: bool = False) -> None:
-        """Wakes whoever has something; the notifier is hushed meanwhile."""
-        boxes: Iterator[Mailbox] = iter(())
-        try:
-            self.notifier.hush()
-            if drive:
-                node._drive()
-            boxes = iter(self.notifier.ready())
-            for box in boxes:
-                box._on_ready()
-            node._handle_events()
-        finally:
-            # After an interrupt in a callback the loop may run on, in a notebook for one.
-            for box in boxes:
-                self.loop.call_soon(box._on_ready)
-            if self.notifier.rest() and self._attached:
-                self.loop.call_soon(self._news)
 
     @property
     def stale(self) -> bool:

@@ -14,6 +14,7 @@ cdef class MailboxCore:
     cdef object codec
     cdef object failed            # a DecodeError to raise after the good prefix
     cdef Notifier bound
+    cdef LoopCore binding         # of the loop that received last
     cdef bint pausing             # overflow="pause": peers may be held back for this box
     cdef public object _waiter    # the future of a receiver that waits, or None
     cdef public object _callback  # of on_messages, or None
@@ -208,18 +209,46 @@ cdef class MailboxCore:
                 rt_node_consumed(self.node.ptr, self.ptr)
         return found
 
-    def _arm(self):
+    cdef bint arm(self) except -1:
         """False when something is there already, or the box is closed."""
         if self.failed is not None:
             return False
         self.alive()
         return rt_mailbox_arm(&self.ptr.mailbox)
 
-    def _bind(self, Notifier notifier):
+    def _arm(self):
+        return self.arm()
+
+    cdef int bind(self, Notifier notifier) except -1:
         if self.bound is not notifier:
             self.alive()
             rt_mailbox_bind(&self.ptr.mailbox, notifier.ptr)
             self.bound = notifier
+        return 0
+
+    def _bind(self, Notifier notifier):
+        self.bind(notifier)
+
+    cdef int attach(self, object loop) except -1:
+        """News of this box go to that loop, the running one."""
+        cdef LoopCore binding = self.binding
+        # Else the node looks whether that loop, or the one that drives it, is closed.
+        if binding is None or binding.loop is not loop or not binding._attached or not binding.drives:
+            self.binding = self._attach(loop)
+        else:
+            self.bind(binding.notifier)
+        return 0
+
+    cdef int on_ready(self) except -1:
+        """Called on the loop when the box has news."""
+        if self._callback is not None:
+            self._run_callback()
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(True)
+        return 0
+
+    def _on_ready(self):
+        self.on_ready()
 
     @property
     def waiting(self):

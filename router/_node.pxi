@@ -156,12 +156,16 @@ cdef class NodeCore:
     def _fd(self):
         return rt_node_fd(self.ptr)
 
-    def _drive(self):
+    cdef int drive(self) except -1:
         if self.ptr == NULL:
-            return
+            return 0
         with nogil:
             rt_node_drive(self.ptr)
         self.credit = True
+        return 0
+
+    def _drive(self):
+        self.drive()
 
     def _wait(self, Notifier notifier, double seconds):
         """Blocks until the notifier has news; False on time-out. Negative: for ever."""
@@ -198,6 +202,9 @@ cdef class NodeCore:
     def _events_dropped(self):
         """How many events found no room since this was asked last."""
         return rt_events_dropped(rt_node_events(self.ptr)) if self.ptr != NULL else 0
+
+    cdef bint has_events(self) noexcept:
+        return self.ptr != NULL and rt_events_any(rt_node_events(self.ptr))
 
     def _take_events(self):
         """What happened since: (kind, peer name, code, errno, lost, text)."""

@@ -1,44 +1,103 @@
 # Part of _core.pyx: what `await box.receive()` awaits.
 
+# What is dropped while it waits must still find its box: the collector takes nothing away first.
 @cython.final
+@cython.no_gc_clear
 @cython.freelist(16)
 cdef class Receiving:
-    """What `receive` gives: a coroutine that usually never needs to be one.
+    """What `receive` gives: an awaitable with a coroutine's methods.
 
-    The first step looks into the box; when something is there, awaiting costs about as
-    much as a function call. Only when nothing is does it begin the coroutine that waits.
-    Nothing is taken from the box before the first step, so that one that is dropped or
-    cancelled before loses nothing.
+    Each step looks into the box; when something is there, awaiting costs about as much as a
+    function call. When nothing is, it waits for a future that the box's next news resolve.
+    Nothing is taken from the box before a step, so that one that is dropped or cancelled
+    loses nothing.
     """
 
     cdef MailboxCore box
     cdef object timeout
     cdef Py_ssize_t most          # 0: one term, else a list
     cdef bint iterating           # the end of the box ends an `async for`
-    cdef object waiting           # the coroutine that waits, once there is one
+    cdef object future            # of the box, while this waits; else None
+    cdef object waiting           # its iterator
+    cdef object deadline          # in loop time, once there is one
+    cdef object timer
     cdef bint begun, ended
 
     cdef int step(self, PyObject *value, PyObject **result) except -1:
-        if self.waiting is not None:
-            return PyIter_Send(self.waiting, value, result)
+        cdef PyObject *got = NULL
         if self.ended:
             raise RuntimeError("cannot reuse already awaited coroutine")
-        if not self.begun:
-            self.begun = True
-            self.box.claim()
-            if self.box.gives_way(1 if self.most else 16):
-                result[0] = <PyObject *>None
-                Py_INCREF(None)
-                return PYGEN_NEXT
-        found = self.box.pop_many(self.most) if self.most else self.box.pop()
-        if found is _EMPTY or (self.most and not found):
-            self.box.streak = 0
-            self.waiting = self.box._receive(self.timeout, self.most, self.iterating)
-            return PyIter_Send(self.waiting, value, result)
+        try:
+            if self.future is not None:
+                if PyIter_Send(self.waiting, value, &got) == PYGEN_NEXT:
+                    result[0] = got
+                    return PYGEN_NEXT
+                woken = <object>got
+                Py_DECREF(woken)  # the cast took a reference of its own
+                self.rest()
+                if not woken:
+                    raise TimeoutError(f"no message within {self.timeout} s")
+                self.box.claim()
+            elif not self.begun:
+                self.begun = True
+                self.box.claim()
+                if self.box.gives_way(1 if self.most else 16):
+                    result[0] = <PyObject *>None
+                    Py_INCREF(None)
+                    return PYGEN_NEXT
+            while True:
+                found = self.box.pop_many(self.most) if self.most else self.box.pop()
+                if found if self.most else found is not _EMPTY:
+                    break
+                self.box.streak = 0
+                if self.wait():
+                    return PyIter_Send(self.waiting, <PyObject *>None, result)
+        except BaseException as e:
+            self.rest()
+            self.ended = True
+            if self.iterating and isinstance(e, errors.ExitSignal) and e.reason == "normal":
+                raise StopAsyncIteration from None
+            raise
         self.ended = True
         result[0] = <PyObject *>found
         Py_INCREF(found)
         return PYGEN_RETURN
+
+    cdef bint wait(self) except -1:
+        """True when there is something to wait for, False when the box is to be looked at again."""
+        cdef MailboxCore box = self.box
+        loop = _get_running_loop()
+        if loop is None:
+            raise RuntimeError("no running event loop")
+        if self.timeout is not None and self.deadline is None:
+            self.deadline = loop.time() + self.timeout
+        box.alive()
+        if rt_mailbox_closed(&box.ptr.mailbox):
+            box._raise_if_ended()
+            return False
+        box.attach(loop)
+        if not box.arm():
+            box._raise_if_ended()
+            return False
+        if self.timeout is not None and self.timeout <= 0:
+            raise TimeoutError("no message")
+        self.future = box._waiter = loop.create_future()
+        self.waiting = iter(self.future)
+        if self.deadline is not None:
+            self.timer = loop.call_at(self.deadline, _expire, self.future)
+        return True
+
+    cdef int rest(self) except -1:
+        """Waits no longer."""
+        if self.future is None:
+            return 0
+        if self.box._waiter is self.future:
+            self.box._waiter = None
+        self.future = self.waiting = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        return 0
 
     def __await__(self):
         return self
@@ -59,7 +118,6 @@ cdef class Receiving:
         raise StopIteration(found)
 
     def throw(self, kind, value=None, trace=None):
-        self.begun = self.ended = True
         # Since Python 3.12 throwing in three parts is deprecated, but `yield from` does it.
         if isinstance(kind, BaseException):
             value = kind
@@ -67,23 +125,27 @@ cdef class Receiving:
             value = kind() if value is None else kind(value)
         if trace is not None:
             value = value.with_traceback(trace)
-        if self.waiting is not None:
-            return self.waiting.throw(value)
+        self.close()
         raise value
 
     def close(self):
         self.begun = self.ended = True
-        if self.waiting is not None:
-            self.waiting.close()
+        self.rest()
 
     @property
     def cr_await(self):
         """What it waits for, as debuggers ask."""
-        return None if self.waiting is None else self.waiting.cr_await
+        return self.future
 
     def __dealloc__(self):
+        self.rest()
         if not self.begun:
             PyErr_WarnEx(RuntimeWarning, b"what Mailbox.receive gave was never awaited", 1)
+
+
+def _expire(future):
+    if not future.done():
+        future.set_result(False)
 
 
 cdef Receiving receiving(MailboxCore box, object timeout, Py_ssize_t most, bint iterating):

@@ -13,6 +13,7 @@ from router.errors import DecodeError, ExitSignal, RouterError
 from router.etf import Atom, Reference
 
 if TYPE_CHECKING:
+    from router._loop import LoopBinding
     from router.node import Node
 
 __all__ = ["Mailbox"]
@@ -61,22 +62,7 @@ class Mailbox(MailboxCore):
 
     # receiving on a loop ---------------------------------------------------
 
-    # receive, receive_many and async for are in the core: they wait here.
-
-    async def _receive(self, timeout: float | None, most: int, iterating: bool) -> Any:
-        """Waits for one term, or for up to `most` of them."""
-        deadline = None
-        try:
-            while True:
-                self._claim()
-                found = self._pop_many(most) if most else self._pop()
-                if found if most else found is not EMPTY:
-                    return found
-                deadline = await self._wait(timeout, deadline)
-        except ExitSignal as e:
-            if iterating and e.reason == "normal":
-                raise StopAsyncIteration from None
-            raise
+    # receive, receive_many and async for are in the core.
 
     def on_messages(self, callback: Callable[[list[Any]], object] | None) -> None:
         """Calls `callback(list of terms)` on this loop whenever terms arrive.
@@ -100,35 +86,11 @@ class Mailbox(MailboxCore):
         self.node._callbacks.add(self)
         loop.call_soon(self._on_ready)
 
-    def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _attach(self, loop: asyncio.AbstractEventLoop) -> LoopBinding:
         binding = self.node._binding(loop)
         self._loop = loop
         self._bind(binding.notifier)
-
-    async def _wait(self, timeout: float | None, deadline: float | None) -> float | None:
-        """Returns when there may be something to pop, with the deadline in loop time."""
-        loop = asyncio.get_running_loop()
-        if deadline is None and timeout is not None:
-            deadline = loop.time() + timeout
-        if self.closed:
-            self._raise_if_ended()
-            return deadline
-        self._attach(loop)
-        if not self._arm():
-            self._raise_if_ended()
-            return deadline
-        if timeout is not None and timeout <= 0:
-            raise TimeoutError("no message")
-        waiter = self._waiter = loop.create_future()
-        timer = loop.call_at(deadline, _expire, waiter) if deadline is not None else None
-        try:
-            if not await waiter:
-                raise TimeoutError(f"no message within {timeout} s")
-        finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
-        return deadline
+        return binding
 
     def _raise_if_ended(self) -> None:
         """After arm said no: if nothing is to be read, the process has ended."""
@@ -136,13 +98,6 @@ class Mailbox(MailboxCore):
             reason = self._exit_reason()
             if reason is not None:
                 raise ExitSignal(reason[0])
-
-    def _on_ready(self) -> None:
-        """Called on the loop when the box has news."""
-        if self._callback is not None:
-            self._run_callback()
-        elif self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(True)
 
     def _run_callback(self) -> None:
         loop, callback = self._loop, self._callback
@@ -278,8 +233,3 @@ class Mailbox(MailboxCore):
 def _wake(waiter: asyncio.Future[bool]) -> None:
     if not waiter.done():
         waiter.set_result(True)
-
-
-def _expire(waiter: asyncio.Future[bool]) -> None:
-    if not waiter.done():
-        waiter.set_result(False)

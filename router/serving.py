@@ -268,6 +268,10 @@ class Server:
                 self._waiting += await self.box.receive_many(_BATCH)
             except DecodeError as e:
                 log.warning("%r: a message that the codec refuses: %s", self, e)
+            except RouterError as e:
+                if self.box.node.running or isinstance(e, ExitSignal):
+                    raise
+                raise ExitSignal(Atom("shutdown")) from None  # at the program's end, in a thread
 
     async def _handle(self, term: Any) -> None:
         if isinstance(term, tuple) and len(term) == 3 and _is_from(term[1]):

@@ -67,6 +67,14 @@ rt_event *rt_events_take(rt_events *q)
     return e;
 }
 
+bool rt_events_any(rt_events *q)
+{
+    pthread_mutex_lock(&q->lock);
+    bool any = q->first || q->dropped;
+    pthread_mutex_unlock(&q->lock);
+    return any;
+}
+
 uint64_t rt_events_dropped(rt_events *q)
 {
     pthread_mutex_lock(&q->lock);

@@ -55,6 +55,8 @@ void rt_events_put(rt_events *q, enum rt_event_kind kind, rt_slice name, int cod
                    uint64_t lost, const char *text);
 /* The oldest event, or NULL; freed by the caller with rt_free. */
 rt_event *rt_events_take(rt_events *q);
+/* Whether one is there, or was dropped since that was asked last. */
+bool rt_events_any(rt_events *q);
 /* How many were dropped since this was asked last. */
 uint64_t rt_events_dropped(rt_events *q);
 int rt_events_listen(rt_events *q, rt_notifier *n);     /* RT_ENOMEM */

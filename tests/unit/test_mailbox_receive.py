@@ -454,3 +454,58 @@ async def test_a_receiver_that_always_finds_work_lets_others_run(
     assert turns >= 10  # 40 spans of 5 ms
     stop = True
     await task
+
+
+@pytest.mark.parametrize("how", ["close", "throw", "drop", "cancel the future"])
+async def test_a_receiver_that_ends_while_it_waits_leaves_the_box_free(
+    node: Node, loop_kind: str, how: str
+) -> None:
+    box = node.mailbox()
+    waiting = box.receive(60)
+    future = waiting.send(None)
+    awaited = waiting.cr_await  # type: ignore[attr-defined]
+    assert asyncio.isfuture(future) and awaited is future
+    with pytest.raises(RuntimeError, match="another task"):
+        box.receive().send(None)
+    match how:
+        case "close":
+            waiting.close()
+        case "throw":
+            with pytest.raises(KeyError, match="thrown"):
+                waiting.throw(KeyError, KeyError("thrown"), None)
+        case "drop":
+            del waiting
+        case _:
+            future.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                waiting.send(None)
+    assert box._waiter is None
+    node.send(box.pid, 1)
+    assert await box.receive() == 1
+    assert future.cancelled() is (how == "cancel the future"), "its timer would resolve it"
+
+
+async def test_a_receiver_woken_for_nothing_waits_again(node: Node, loop_kind: str) -> None:
+    box = node.mailbox()
+    waiting = box.receive(60)
+    for _ in range(3):
+        waiting.send(None).set_result(True)
+    task = asyncio.create_task(waiting)
+    node.send(box.pid, b"something")
+    assert await task == b"something"
+
+
+async def test_a_receiver_without_a_loop_is_told(node: Node) -> None:
+    box = node.mailbox()
+    seen: list[BaseException] = []
+
+    def elsewhere() -> None:
+        try:
+            box.receive().send(None)
+        except RuntimeError as e:
+            seen.append(e)
+
+    await asyncio.to_thread(elsewhere)
+    assert [str(e) for e in seen] == ["no running event loop"]
+    node.send(box.pid, 1)
+    assert await box.receive() == 1
