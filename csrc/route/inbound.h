@@ -11,27 +11,42 @@
 #include "base/buf.h"
 #include "route/route.h"
 
+#define RT_GATHERED 8u         /* processes; a power of two, at most 32 */
+#define RT_REPEATS 16u         /* remembered for each peer; a power of two */
 #define RT_REPEAT_BYTES_MAX 192u
 #define RT_REPEAT_ATOMS_MAX 16u
 
-/* The head and control tuple of the last frame of a peer that was delivered to a local
- * process. Senders repeat themselves: a frame that begins with the same bytes goes to the
- * same process without being parsed and looked up again. */
+/* The head and control tuple of a frame of a peer that was delivered to a local process.
+ * Senders repeat themselves: a frame that begins with the same bytes goes to the same process
+ * without being parsed and looked up again. */
 typedef struct rt_repeat {
     rt_pid to;
     bool named;            /* addressed by name, */
     uint64_t names;        /* valid while rt_registry_names_changes is this */
     uint64_t cached;       /* its atoms: valid while rt_atom_cache_changes is this */
-    size_t n;              /* 0: nothing is remembered */
+    uint16_t n;            /* bytes of head */
+    uint16_t atoms_cap;    /* atoms there is memory for */
     uint8_t head[RT_REPEAT_BYTES_MAX];
-    rt_atoms atoms;        /* last: there is only memory for RT_REPEAT_ATOMS_MAX of them */
+    rt_atoms atoms;        /* last: there is only memory for atoms_cap of them */
 } rt_repeat;
+
+/* What one peer has repeated: the last one, and one for each hash of a head. */
+typedef struct rt_repeats {
+    rt_repeat *last;
+    rt_repeat *at[RT_REPEATS];
+} rt_repeats;
+
+/* Messages for one process that are not yet pushed. */
+typedef struct rt_gathered {
+    rt_chain chain;
+    rt_pid to;
+} rt_gathered;
 
 typedef struct rt_inbound {
     rt_route *route;
-    rt_chain chain;        /* messages of one destination, not yet pushed */
-    rt_pid chain_to;
-    rt_peer *chain_from;
+    rt_gathered gathered[RT_GATHERED];
+    uint32_t open;         /* a bit for each of them that has messages, */
+    rt_peer *from;         /* all from this peer */
     rt_buf control;        /* expanded control tuple */
     rt_buf payload;        /* expanded payload */
     rt_buf ident[2];       /* canonical from and reference */
@@ -42,6 +57,7 @@ typedef struct rt_inbound {
 
 void rt_inbound_init(rt_inbound *in, rt_route *route);
 void rt_inbound_fini(rt_inbound *in);
+void rt_repeats_free(rt_repeats *t);   /* may be NULL */
 /* One packet, without its length. */
 int rt_inbound_packet(rt_inbound *in, rt_peer *peer, const uint8_t *p, size_t n);
 /* Pushes what is gathered; at the end of each read. */

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/cursor.h"
 #include "base/hash.h"
+#include "route/inbound.h"
 #include "route/outbound.h"
 #include "term/write.h"
 
@@ -51,10 +52,10 @@ static void forget_incoming(rt_peer *p)
 {
     rt_atom_cache_free(p->cache);
     rt_fragments_free(p->assembly);
-    rt_free(p->repeat);
+    rt_repeats_free(p->repeats);
     p->cache = NULL;
     p->assembly = NULL;
-    p->repeat = NULL;
+    p->repeats = NULL;
 }
 
 static void peer_free(rt_peer *p)

@@ -43,7 +43,7 @@ typedef struct rt_peer {
     uint64_t sequence;              /* next fragment sequence; under out.lock */
     rt_atom_cache *cache;           /* driver */
     rt_fragments *assembly;         /* driver */
-    struct rt_repeat *repeat;       /* driver: see inbound.h; NULL before the first message */
+    struct rt_repeats *repeats;     /* driver: see inbound.h; NULL before the first message */
     rt_peer_counters count;
     uint8_t *cookie;                /* of its own, or NULL; under out.lock */
     size_t cookie_n;

@@ -75,8 +75,49 @@ static void test_a_head_that_repeats_itself(void)
         CHECK_INT(feed(&n, p, &b), RT_OK);
         expect(n.box, "event", i);
     }
-    CHECK(p->repeat && p->repeat->n > 0);
+    CHECK(p->repeats && p->repeats->last);
     CHECK_INT(p->count.messages_in, 5);
+    rt_buf_fini(&b);
+    node_close(&n);
+}
+
+/* Who sends to several has all their heads remembered, as far as their places differ. */
+static void test_heads_of_many_processes(void)
+{
+    enum { BOXES = 14, ROUNDS = 3, MARK = 77 };
+    node n;
+    rt_buf b = RT_BUF_INIT;
+    rt_process *box[BOXES];
+    uint32_t held = 0, used = 0;
+    node_open(&n);
+    rt_peer *p = peer_up(&n, "a@127.0.0.1");
+    for (int i = 0; i < BOXES; i++) CHECK_INT(rt_process_new(n.route.registry, &box[i]), RT_OK);
+    put_send(&b, NEW, box[0]->self, 0);
+    CHECK_INT(feed(&n, p, &b), RT_OK);
+    expect(box[0], "event", 0);
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < BOXES; i++) {
+            put_send(&b, KNOWN, box[i]->self, (uint8_t)(i + round));
+            CHECK_INT(feed(&n, p, &b), RT_OK);
+        }
+        for (int i = 0; i < BOXES; i++) expect(box[i], "event", (uint8_t)(i + round));
+    }
+    /* What is parsed anew loses its mark. */
+    for (uint32_t i = 0; i < RT_REPEATS; i++) {
+        rt_repeat *r = p->repeats->at[i];
+        if (!r) continue;
+        held++;
+        r->names = MARK;
+        put_send(&b, KNOWN, r->to, 1);
+        CHECK_INT(feed(&n, p, &b), RT_OK);
+        CHECK(p->repeats->last == r);
+        used += r->names == MARK;
+    }
+    CHECK(held > RT_REPEATS / 4);
+    CHECK_INT(used, held);
+    CHECK_INT(p->count.messages_in, 1 + BOXES * ROUNDS + held);
+    CHECK_INT(dropped(p), 0);
+    for (int i = 0; i < BOXES; i++) end_box(&n, box[i]);
     rt_buf_fini(&b);
     node_close(&n);
 }
@@ -186,7 +227,7 @@ static void test_a_connection_that_is_new(void)
     put_send(&b, KNOWN, n.box->self, 1);
     CHECK_INT(feed(&n, p, &b), RT_OK);
     rt_peer_down(p);
-    CHECK(p->repeat == NULL);
+    CHECK(p->repeats == NULL);
     CHECK_INT(rt_peer_up(p, RT_FLAGS_OURS, 2, &n.route.limits), RT_OK);
     CHECK_INT(feed(&n, p, &b), RT_EBAD);
     rt_buf_fini(&b);
@@ -371,7 +412,7 @@ static void test_no_memory(void)
         rt_message *m = rt_process_pop(n.box);
         CHECK(rc == RT_ENOMEM ? m == NULL : rc == RT_OK && m != NULL);
         rt_message_free(m);
-        if (rc == RT_OK && p->repeat && p->repeat->n) break; /* nothing failed any more */
+        if (rc == RT_OK && p->repeats && p->repeats->last) break; /* nothing failed any more */
     }
     rt_buf_fini(&b);
     node_close(&n);
@@ -397,7 +438,9 @@ static void test_memory_makes_no_difference(void)
         for (int i = 0; i < SLOTS; i++)
             name[i] = stress_below(&random, 8) ? NULL : words[stress_below(&random, 10)];
         uint8_t value = (uint8_t)stress_below(&random, 3);
-        if (stress_below(&random, 3)) put_send(&b, name, mine.box->self, value);
+        /* Of as many pids as there are places to remember, one lives. */
+        rt_pid to = mine.box->self + (stress_below(&random, 8) ? 0 : stress_below(&random, 16));
+        if (stress_below(&random, 3)) put_send(&b, name, to, value);
         else put_reg_send(&b, name, value);
         if (stress_below(&random, 40) == 0) b.p[stress_below(&random, (uint32_t)b.n)] ^= 1;
         if (stress_below(&random, 50) == 0) {
@@ -407,7 +450,7 @@ static void test_memory_makes_no_difference(void)
                                 : rt_registry_register(n->route.registry, S("box"), n->box->self),
                           RT_OK);
         }
-        if (q->repeat) q->repeat->n = 0;
+        if (q->repeats) q->repeats->last = NULL;
         int rc = feed(&mine, p, &b);
         CHECK_INT(rc, feed(&theirs, q, &b));
         if (rc < 0) { /* as a session does: the connection ends, and a new one comes */
@@ -444,7 +487,7 @@ static void test_memory_makes_no_difference(void)
     node_close(&theirs);
 }
 
-TESTS(test_a_head_that_repeats_itself, test_a_slot_that_changes, test_a_name_that_moves,
-      test_a_process_that_ends, test_a_connection_that_is_new, test_each_peer_has_its_own,
-      test_a_payload_that_is_cut, test_fragments, test_fragments_without_memory, test_no_memory,
-      test_memory_makes_no_difference)
+TESTS(test_a_head_that_repeats_itself, test_heads_of_many_processes, test_a_slot_that_changes,
+      test_a_name_that_moves, test_a_process_that_ends, test_a_connection_that_is_new,
+      test_each_peer_has_its_own, test_a_payload_that_is_cut, test_fragments,
+      test_fragments_without_memory, test_no_memory, test_memory_makes_no_difference)
