@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -268,11 +269,13 @@ _DEPTH_MAX = 200
 _DIGITS_MAX = 10_000
 
 
-def _unescape(text: str) -> str:
+def _unescape(text: str, position: int) -> str:
     def one(match: re.Match[str]) -> str:
         code = match.group(1)
         if code[0] == "x" and len(code) > 1:
-            return chr(int(code[1:].strip("{}"), 16))
+            if (number := int(code[1:].strip("{}"), 16)) > sys.maxunicode:
+                raise ValueError(f"{match.group()} is no character, at position {position}")
+            return chr(number)
         if code[0] in "01234567":
             return chr(int(code, 8))
         if code[0] == "^" and len(code) > 1:
@@ -364,7 +367,7 @@ class _Parser:
                     raise ValueError
                 return value
             if kind == "char":
-                return ord(_unescape(token[1:]))
+                return ord(_unescape(token[1:], start))
             if kind == "based":
                 base, rest = digits.lstrip("-").split("#")
                 whole = int(rest, int(base))
@@ -375,7 +378,7 @@ class _Parser:
 
     def atom(self) -> Atom:
         if self.kind == "quoted":
-            name = _unescape(self.token[1:-1])
+            name = _unescape(self.token[1:-1], self.start)
         elif self.kind == "atom" and self.token not in _RESERVED:
             name = self.token
         else:
@@ -386,7 +389,7 @@ class _Parser:
     def string(self) -> list[int]:
         out: list[int] = []
         while self.kind == "string":
-            out.extend(map(ord, _unescape(self.token[1:-1])))
+            out.extend(map(ord, _unescape(self.token[1:-1], self.start)))
             self.advance()
         return out
 

@@ -16,18 +16,19 @@ PyObject *rt_py_export_new(PyObject *module, PyObject *function, int arity) {
 static PyObject *export_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     (void)type;
     static char *names[] = {"module", "function", "arity", NULL};
-    PyObject *module, *function, *self = NULL;
-    int arity;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOi:Export", names, &module, &function,
-                                     &arity))
+    PyObject *module, *function, *number, *self = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:Export", names, &module, &function,
+                                     &number))
         return NULL;
-    if (arity < 0) {
-        PyErr_SetString(PyExc_ValueError, "arity must not be negative");
+    Py_ssize_t arity = PyNumber_AsSsize_t(number, NULL); /* the nearest, if it does not fit */
+    if (arity == -1 && PyErr_Occurred()) return NULL;
+    if (arity < 0 || arity > INT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "arity must be between 0 and %d", INT32_MAX);
         return NULL;
     }
     PyObject *m = rt_py_atom_from(module);
     PyObject *f = m ? rt_py_atom_from(function) : NULL;
-    if (f) self = rt_py_export_new(m, f, arity);
+    if (f) self = rt_py_export_new(m, f, (int)arity);
     Py_XDECREF(m);
     Py_XDECREF(f);
     return self;
@@ -142,17 +143,18 @@ static PyObject *bits_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     (void)type;
     static char *names[] = {"data", "bits", NULL};
     Py_buffer view;
-    int bits;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "y*i:BitString", names, &view, &bits))
+    PyObject *number, *self = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "y*O:BitString", names, &view, &number))
         return NULL;
-    PyObject *self = NULL;
-    if (bits < 1 || bits > 7)
+    Py_ssize_t bits = PyNumber_AsSsize_t(number, NULL); /* the nearest, if it does not fit */
+    if (bits == -1 && PyErr_Occurred()) self = NULL;
+    else if (bits < 1 || bits > 7)
         PyErr_SetString(PyExc_ValueError, "bits, those used in the last byte, must be "
                         "between 1 and 7; whole bytes are bytes");
     else if (!view.len)
         PyErr_SetString(PyExc_ValueError, "a BitString has at least one byte of data");
     else
-        self = rt_py_bits_new(view.buf, (size_t)view.len, bits);
+        self = rt_py_bits_new(view.buf, (size_t)view.len, (int)bits);
     PyBuffer_Release(&view);
     return self;
 }

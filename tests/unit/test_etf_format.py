@@ -79,13 +79,21 @@ def test_other_spellings_are_read(text: str, term: Any) -> None:
          "1#1", "37#1", "16#", "16#g", "'open",
         '"open', "if", "#{a => 1, a => 2}", "1.5.5", "a.b", "[" * 10_000, "9" * 20_000,
         "$", "\x00",
-        "'" + "x" * 256 + "'", "1.0e999999",
+        "'" + "x" * 256 + "'", "1.0e999999", "fun m:f/99999999999999999999", "<<$\\x{110000}>>",
     ],
     ids=lambda t: t[:20],
 )  # fmt: skip
 def test_anything_else_is_an_error_that_tells_where(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         etf.parse(text)
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize("number", ["110000", "5" * 100])
+def test_a_number_that_is_no_character(quote: str, number: str) -> None:
+    with pytest.raises(ValueError, match=r"^\\x\{\d+\} is no character, at position 4$"):
+        etf.parse(f"{{a, {quote}b\\x{{{number}}}{quote}}}")
+    assert etf.parse(f"{quote}\\x{{10ffff}}{quote}") in ("\U0010ffff", [0x10FFFF])
 
 
 def test_identifiers_are_shown_with_their_node() -> None:
