@@ -273,7 +273,8 @@ def _unescape(text: str, position: int) -> str:
     def one(match: re.Match[str]) -> str:
         code = match.group(1)
         if code[0] == "x" and len(code) > 1:
-            if (number := int(code[1:].strip("{}"), 16)) > sys.maxunicode:
+            number = int(code[1:].strip("{}"), 16)
+            if number > sys.maxunicode or 0xD800 <= number < 0xE000:
                 raise ValueError(f"{match.group()} is no character, at position {position}")
             return chr(number)
         if code[0] in "01234567":

@@ -25,6 +25,7 @@ cdef class Receiving:
 
     cdef int step(self, PyObject *value, PyObject **result) except -1:
         cdef PyObject *got = NULL
+        cdef bint first
         if self.ended:
             raise RuntimeError("cannot reuse already awaited coroutine")
         try:
@@ -38,10 +39,10 @@ cdef class Receiving:
                 if not woken:
                     raise TimeoutError(f"no message within {self.timeout} s")
                 self.box.claim()
-            elif not self.begun:
-                self.begun = True
-                self.box.claim()
-                if self.box.gives_way(1 if self.most else 16):
+            else:
+                first, self.begun = not self.begun, True
+                self.box.claim()  # also after giving way: another may have come
+                if first and self.box.gives_way(1 if self.most else 16):
                     result[0] = <PyObject *>None
                     Py_INCREF(None)
                     return PYGEN_NEXT
@@ -70,6 +71,8 @@ cdef class Receiving:
         if loop is None:
             raise RuntimeError("no running event loop")
         if self.timeout is not None and self.deadline is None:
+            if self.timeout != self.timeout:
+                raise ValueError("timeout is not a number")
             self.deadline = loop.time() + self.timeout
         box.alive()
         if rt_mailbox_closed(&box.ptr.mailbox):
@@ -138,7 +141,10 @@ cdef class Receiving:
         return self.future
 
     def __dealloc__(self):
-        self.rest()
+        try:
+            self.rest()
+        except AttributeError:  # the collector has emptied the timer's loop before
+            pass
         if not self.begun:
             PyErr_WarnEx(RuntimeWarning, b"what Mailbox.receive gave was never awaited", 1)
 

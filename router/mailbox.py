@@ -81,6 +81,7 @@ class Mailbox(MailboxCore):
         self._claim()
         loop = asyncio.get_running_loop()
         self._attach(loop)
+        self._loop = loop
         self._callback = callback
         # A box with a callback is in use though nobody may hold it.
         self.node._callbacks.add(self)
@@ -88,7 +89,6 @@ class Mailbox(MailboxCore):
 
     def _attach(self, loop: asyncio.AbstractEventLoop) -> LoopBinding:
         binding = self.node._binding(loop)
-        self._loop = loop
         self._bind(binding.notifier)
         return binding
 

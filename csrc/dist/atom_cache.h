@@ -21,8 +21,9 @@ void rt_atom_cache_free(rt_atom_cache *cache);
  * referred to as old; RT_ENOMEM. Old latin-1 atoms cannot occur: headers carry
  * UTF-8. */
 int rt_atom_cache_read(rt_atom_cache *cache, rt_cursor *c, rt_atoms *atoms);
-/* Moves with every slot that is written: while it stays, a section reads as it did, and
- * the slices it gave live on. */
+/* Moves with every slot that is written: while it stays, a section reads as it did, and the
+ * slices it gave live on, if it wrote none itself (one that writes a slot twice gives a slice
+ * that ends with the next call). */
 uint64_t rt_atom_cache_changes(const rt_atom_cache *cache);
 
 #endif

@@ -28,7 +28,7 @@ void rt_inbound_init(rt_inbound *in, rt_route *route)
 
 void rt_inbound_fini(rt_inbound *in)
 {
-    for (uint32_t i = 0; i < RT_GATHERED; i++) rt_chain_free(&in->gathered[i].chain);
+    rt_chain_free(&in->chain);
     rt_buf_fini(&in->control);
     rt_buf_fini(&in->payload);
     rt_buf_fini(&in->ident[0]);
@@ -40,34 +40,28 @@ static void count(_Atomic uint64_t *counter, uint64_t n)
     rt_count_locked(counter, n); /* the driver is the only writer */
 }
 
-static void push(rt_inbound *in, uint32_t at)
-{
-    bool over = false;
-    rt_pid to = in->gathered[at].to;
-    rt_chain chain = in->gathered[at].chain;
-    memset(&in->gathered[at].chain, 0, sizeof chain);
-    in->open &= ~(1u << at);
-    uint64_t bytes = chain.bytes;
-    uint32_t messages = chain.count;
-    int rc = rt_registry_push(in->route->registry, to, &chain, &over);
-    if (rc < 0) {
-        rt_chain_free(&chain);
-        count(&in->from->count.dropped_in, messages);
-    }
-    if (over || rc == RT_EFULL)
-        in->route->overflow(in->route, in->from, to, rc == RT_EFULL, bytes);
-}
-
 void rt_inbound_flush(rt_inbound *in)
 {
-    while (in->open) push(in, (uint32_t)__builtin_ctz(in->open));
+    if (!in->chain.first) return;
+    bool over = false;
+    rt_chain chain = in->chain;
+    memset(&in->chain, 0, sizeof in->chain);
+    uint64_t bytes = chain.bytes;
+    uint32_t messages = chain.count;
+    int rc = rt_registry_push(in->route->registry, in->chain_to, &chain, &over);
+    if (rc < 0) {
+        rt_chain_free(&chain);
+        count(&in->chain_from->count.dropped_in, messages);
+    }
+    if (over || rc == RT_EFULL)
+        in->route->overflow(in->route, in->chain_from, in->chain_to, rc == RT_EFULL, bytes);
 }
 
 _Static_assert(RT_MESSAGE_HEADROOM == RT_FRAGMENTS_HEADROOM, "for a message's head");
 
 /* A large payload that was put together from fragments becomes the message as it stands,
  * unless atoms had to be put into it. */
-static bool take_over(rt_inbound *in, rt_chain *chain, rt_pid to, rt_slice payload)
+static bool take_over(rt_inbound *in, rt_pid to, rt_slice payload)
 {
     rt_buf *b = in->assembled;
     if (!b || payload.p != b->p + RT_FRAGMENTS_HEADROOM) return false;
@@ -76,7 +70,7 @@ static bool take_over(rt_inbound *in, rt_chain *chain, rt_pid to, rt_slice paylo
     uint8_t *p = b->cap - need > need / 4 ? rt_realloc(b->p, need) : b->p;
     if (!p) return false;
     *b = (rt_buf)RT_BUF_INIT;
-    rt_chain_adopt(chain, to, p, (uint32_t)payload.n);
+    rt_chain_adopt(&in->chain, to, p, (uint32_t)payload.n);
     return true;
 }
 
@@ -87,19 +81,16 @@ static int gather(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
         count(&peer->count.dropped_in, 1);
         return RT_OK;
     }
+    if (in->chain.first && (in->chain_to != to || in->chain.bytes > CHAIN_BYTES_MAX))
+        rt_inbound_flush(in);
     if (payload.n > UINT32_MAX) return RT_ELIMIT;
-    /* Those of one process stay in order; others may be told of theirs sooner or later. */
-    uint32_t at = (uint32_t)rt_hash_u64(to) & (RT_GATHERED - 1);
-    rt_gathered *g = &in->gathered[at];
-    if (g->chain.first && (g->to != to || g->chain.bytes > CHAIN_BYTES_MAX)) push(in, at);
-    if (!take_over(in, &g->chain, to, payload)) {
-        rt_message *m = rt_chain_add(&g->chain, to, (uint32_t)payload.n);
+    if (!take_over(in, to, payload)) {
+        rt_message *m = rt_chain_add(&in->chain, to, (uint32_t)payload.n);
         if (!m) return RT_ENOMEM;
         memcpy(rt_message_data(m), payload.p, payload.n);
     }
-    g->to = to;
-    in->from = peer;
-    in->open |= 1u << at;
+    in->chain_to = to;
+    in->chain_from = peer;
     return RT_OK;
 }
 
@@ -372,6 +363,8 @@ static void remember(rt_inbound *in, rt_peer *peer, rt_slice head, const rt_atom
                      uint64_t names)
 {
     if (head.n > RT_REPEAT_BYTES_MAX || atoms->count > RT_REPEAT_ATOMS_MAX) return;
+    /* Only what wrote no slot: of a header that writes one twice, the first atom dies soon. */
+    if (rt_atom_cache_changes(peer->cache) != in->cached) return;
     if (!peer->repeats) peer->repeats = rt_calloc(1, sizeof *peer->repeats);
     if (!peer->repeats) return;
     rt_repeat **place = place_of(peer->repeats, head.p, head.n), *r = *place;
@@ -389,7 +382,7 @@ static void remember(rt_inbound *in, rt_peer *peer, rt_slice head, const rt_atom
     r->to = in->found;
     r->named = in->found_by_name;
     r->names = names;
-    r->cached = rt_atom_cache_changes(peer->cache);
+    r->cached = in->cached;
     r->atoms.count = atoms->count;
     for (uint32_t i = 0; i < atoms->count; i++) r->atoms.at[i] = atoms->at[i];
 }
@@ -407,7 +400,6 @@ static const rt_repeat *repeated(const rt_inbound *in, const rt_peer *peer, cons
     const rt_repeat *r = t ? t->last : NULL;
     if (!r) return NULL;
     if (!begins_like(r, p, n)) {
-        /* To or from another process: most heads of one peer are equally long. */
         if (n <= r->n) return NULL;
         rt_repeat *other = *place_of(t, p, r->n);
         if (!other || !begins_like(other, p, n)) return NULL;
@@ -453,6 +445,7 @@ int rt_inbound_packet(rt_inbound *in, rt_peer *peer, const uint8_t *p, size_t n)
     count(&peer->count.bytes_in, n + 4);
     const rt_repeat *r = repeated(in, peer, p, n);
     if (RT_LIKELY(r != NULL)) return repeat(in, peer, r, rt_slice_of(p + r->n, n - r->n));
+    in->cached = rt_atom_cache_changes(peer->cache);
     int rc = rt_frame_parse(peer->cache, peer->header, rt_slice_of(p, n), &f);
     if (rc < 0) return rc;
     switch (f.kind) {

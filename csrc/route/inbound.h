@@ -11,7 +11,6 @@
 #include "base/buf.h"
 #include "route/route.h"
 
-#define RT_GATHERED 8u         /* processes; a power of two, at most 32 */
 #define RT_REPEATS 16u         /* remembered for each peer; a power of two */
 #define RT_REPEAT_BYTES_MAX 192u
 #define RT_REPEAT_ATOMS_MAX 16u
@@ -30,29 +29,25 @@ typedef struct rt_repeat {
     rt_atoms atoms;        /* last: there is only memory for atoms_cap of them */
 } rt_repeat;
 
-/* What one peer has repeated: the last one, and one for each hash of a head. */
+/* What one peer has repeated: the last one, and one for each hash of a head. A frame is looked up
+ * by as many bytes as the last head had: most heads of one peer are equally long. */
 typedef struct rt_repeats {
     rt_repeat *last;
     rt_repeat *at[RT_REPEATS];
 } rt_repeats;
 
-/* Messages for one process that are not yet pushed. */
-typedef struct rt_gathered {
-    rt_chain chain;
-    rt_pid to;
-} rt_gathered;
-
 typedef struct rt_inbound {
     rt_route *route;
-    rt_gathered gathered[RT_GATHERED];
-    uint32_t open;         /* a bit for each of them that has messages, */
-    rt_peer *from;         /* all from this peer */
+    rt_chain chain;        /* messages of one destination, not yet pushed */
+    rt_pid chain_to;
+    rt_peer *chain_from;
     rt_buf control;        /* expanded control tuple */
     rt_buf payload;        /* expanded payload */
     rt_buf ident[2];       /* canonical from and reference */
     rt_buf *assembled;     /* what the present payload stands in, if its memory may be taken */
     rt_pid found;          /* whom the present message goes to, by pid or name */
     bool found_by_name;
+    uint64_t cached;       /* rt_atom_cache_changes before the present frame */
 } rt_inbound;
 
 void rt_inbound_init(rt_inbound *in, rt_route *route);

@@ -159,6 +159,48 @@ static void test_a_slot_that_changes(void)
     node_close(&n);
 }
 
+/* SEND of {Tag, Value} with a header that writes one slot twice: the tag is what stood there
+ * before it was written again. */
+static void put_twice(rt_buf *b, const char *tag, rt_pid to, uint8_t value)
+{
+    static const uint8_t head[5] = {131, 68, 3, 0x88, 0x08};
+    const char *const name[3] = {tag, NODE, "bar"};
+    static const uint8_t slot[3] = {5, 6, 5};
+    b->n = 0;
+    CHECK_INT(rt_buf_put(b, head, sizeof head), RT_OK);
+    for (int i = 0; i < 3; i++) {
+        uint8_t entry[2] = {slot[i], (uint8_t)strlen(name[i])};
+        CHECK_INT(rt_buf_put(b, entry, 2), RT_OK);
+        CHECK_INT(rt_buf_put(b, name[i], entry[1]), RT_OK);
+    }
+    CHECK_INT(rt_buf_put(b, "h\3a\2w\0", 6), RT_OK);
+    put_pid(b, 1, to, CREATION);
+    CHECK_INT(rt_buf_put(b, "h\2R\0a", 5), RT_OK);
+    CHECK_INT(rt_buf_put(b, &value, 1), RT_OK);
+}
+
+static void test_a_slot_written_twice_in_one_header(void)
+{
+    static const char tag[] = "the atom that dies";
+    static const char *const known[SLOTS] = {NULL, NULL, NULL};
+    node n;
+    rt_buf b = RT_BUF_INIT;
+    node_open(&n);
+    rt_peer *p = peer_up(&n, "a@127.0.0.1");
+    put_send(&b, NEW, n.box->self, 0);
+    CHECK_INT(feed(&n, p, &b), RT_OK);
+    expect(n.box, "event", 0);
+    for (uint8_t i = 0; i < 3; i++) {
+        put_twice(&b, tag, n.box->self, i);
+        CHECK_INT(feed(&n, p, &b), RT_OK);
+        expect(n.box, tag, i);
+        put_reg_send(&b, known, 1); /* to nobody: it reads the cache, and is not remembered */
+        CHECK_INT(feed(&n, p, &b), RT_OK);
+    }
+    rt_buf_fini(&b);
+    node_close(&n);
+}
+
 static void test_a_name_that_moves(void)
 {
     node n;
@@ -488,6 +530,6 @@ static void test_memory_makes_no_difference(void)
 }
 
 TESTS(test_a_head_that_repeats_itself, test_heads_of_many_processes, test_a_slot_that_changes,
-      test_a_name_that_moves, test_a_process_that_ends, test_a_connection_that_is_new,
+      test_a_slot_written_twice_in_one_header, test_a_name_that_moves, test_a_process_that_ends, test_a_connection_that_is_new,
       test_each_peer_has_its_own, test_a_payload_that_is_cut, test_fragments,
       test_fragments_without_memory, test_no_memory, test_memory_makes_no_difference)

@@ -89,9 +89,9 @@ def test_anything_else_is_an_error_that_tells_where(text: str) -> None:
 
 
 @pytest.mark.parametrize("quote", ["'", '"'])
-@pytest.mark.parametrize("number", ["110000", "5" * 100])
+@pytest.mark.parametrize("number", ["110000", "5" * 100, "d800", "DFFF"])
 def test_a_number_that_is_no_character(quote: str, number: str) -> None:
-    with pytest.raises(ValueError, match=r"^\\x\{\d+\} is no character, at position 4$"):
+    with pytest.raises(ValueError, match=r"^\\x\{\w+\} is no character, at position 4$"):
         etf.parse(f"{{a, {quote}b\\x{{{number}}}{quote}}}")
     assert etf.parse(f"{quote}\\x{{10ffff}}{quote}") in ("\U0010ffff", [0x10FFFF])
 

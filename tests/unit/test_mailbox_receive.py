@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import sys
 import threading
 import time
 from typing import Any
@@ -507,5 +508,54 @@ async def test_a_receiver_without_a_loop_is_told(node: Node) -> None:
 
     await asyncio.to_thread(elsewhere)
     assert [str(e) for e in seen] == ["no running event loop"]
+    node.send(box.pid, 1)
+    assert await box.receive() == 1
+
+
+async def test_a_receiver_that_gave_way_finds_another_in_its_place(node: Node) -> None:
+    box = node.mailbox()
+    node.send_many(box.pid, [1, 2])
+    assert await box.receive_many(1) == [1]
+    end = time.monotonic() + 0.01  # longer than a receiver may keep its loop
+    while time.monotonic() < end:
+        pass
+    first = box.receive_many()
+    assert first.send(None) is None  # it gives way, and another comes
+    assert await box.receive() == 2
+    second = asyncio.create_task(box.receive())
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="another task"):
+        first.send(None)
+    node.send(box.pid, 3)
+    assert await second == 3
+
+
+def test_a_receiver_may_be_collected_together_with_its_loop(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    alive = node._process_count()
+
+    def leave_behind(timeout: float | None) -> None:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(node.mailbox().receive(timeout))
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        assert not task.done()
+        loop.close()
+
+    for timeout in (30, None, 30, None):
+        leave_behind(timeout)
+    gc.collect()
+    assert [str(u.exc_value) for u in unraisable] == []
+    assert node._process_count() == alive, "their boxes have gone too"
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), "soon"])
+async def test_a_time_limit_that_is_none(node: Node, loop_kind: str, timeout: Any) -> None:
+    box = node.mailbox()
+    with pytest.raises((ValueError, TypeError), match=r"."):
+        await box.receive(timeout)
     node.send(box.pid, 1)
     assert await box.receive() == 1
