@@ -68,6 +68,8 @@ class Fed:
         self.ends = 0  # connections that ended
         self.accepted = self.others = self.refused = 0
         self.number = 0
+        self.count = self.wrong = 0  # as it says in the end, and without a gap from where to where
+        self.runs: list[tuple[int, int]] = []
         self.start()
 
     def start(self) -> None:
