@@ -25,7 +25,7 @@ import pytest
 
 from conftest import LONG
 from fault.soak_peer import payload
-from router import Atom, BufferFull, Limits, Node, NodeDown
+from router import Atom, BufferFull, Limits, Node, RouterError
 from router.testing import free_port
 
 SECONDS = 600.0 if LONG else 10.0
@@ -156,7 +156,7 @@ class Soak:
                     await self.ready.receive()
             for peer in self.peers.values():
                 if not peer.up.is_set() and peer.child.poll() is None:
-                    with suppress(NodeDown, TimeoutError):
+                    with suppress(RouterError, TimeoutError):
                         await self.node.connect(peer.name, 2.0)
 
     async def ping(self) -> None:
@@ -229,7 +229,7 @@ class Soak:
         with self.node.mailbox() as box:
             async with asyncio.timeout(PATIENCE):
                 while not peer.up.is_set():
-                    with suppress(NodeDown, TimeoutError):
+                    with suppress(RouterError, TimeoutError):
                         await self.node.connect(peer.name, 2.0)
                     await asyncio.sleep(0)
                 while int(self.row(peer)["queued_bytes"]):
