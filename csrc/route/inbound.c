@@ -371,7 +371,6 @@ static void remember(rt_inbound *in, rt_peer *peer, rt_slice head, const rt_atom
     if (!r || r->atoms_cap < atoms->count) {
         r = rt_malloc(offsetof(rt_repeat, atoms.at) + atoms->count * sizeof(rt_slice));
         if (!r) return;
-        if (peer->repeats->last == *place) peer->repeats->last = NULL;
         rt_free(*place);
         *place = r;
         r->atoms_cap = (uint16_t)atoms->count;
