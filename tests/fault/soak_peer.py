@@ -42,7 +42,7 @@ async def main(name: str, epmd_port: str, feeder: str, seed: str) -> None:
     dice = random.Random(seed)
     seen = Runs()
     async with Node(name, cookie="secret", epmd_port=int(epmd_port)) as node:
-        with node.mailbox("sink", limit=1000, overflow="pause") as sink:
+        with node.mailbox("sink", limit_bytes=4 << 20, overflow="pause") as sink:
             node.send(("ready", feeder), sink.pid)
             next_pause = 1
             async for term in sink:
