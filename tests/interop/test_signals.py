@@ -566,12 +566,14 @@ async def test_what_a_traced_process_does(talker: ErlangNode, name: str) -> None
         node.expose("traced", "ran", ran.append)
         said = talker.submit(
             "Self = self(), spawn(fun() ->"
-            "  seq_trace:set_token(label, 17), seq_trace:set_token(send, true),"
+            "  Trace = fun() -> seq_trace:set_token(label, 17), seq_trace:set_token(send, true) end,"
+            "  Trace(),"
             "  Box ! {1, self()}, {traced, node(Box)} ! 2, Alias ! 3,"
             "  group_leader(self(), Box),"
             "  R = spawn_request(node(Box), traced, ran, [4], [monitor]),"
             "  Child = receive {spawn_reply, R, ok, P} -> P after 20000 -> none end,"
             "  Down = receive {'DOWN', R, process, Child, Why} -> Why after 20000 -> none end,"
+            "  Trace()," # who receives a message without a token has none
             "  exit(Other, {5, <<0:2400000>>}), link(Box), Self ! Down, exit({6, <<0:2400000>>})"
             "  end), receive Down -> Down after 20000 -> none end",
             Box=box.pid, Alias=alias, Other=other.pid,
