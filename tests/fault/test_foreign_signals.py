@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fault.conftest import Host
-from fault.peer import Atom, Link, Peer
+from fault.peer import NOTHING, Atom, Link, Peer
 from router import ExitSignal, Pid, Reference
 
 SEND, LINK, EXIT, UNLINK, MONITOR, DEMONITOR, MONITOR_EXIT = 2, 1, 3, 4, 19, 20, 21
@@ -41,6 +41,24 @@ def test_news_of_a_local_end(host: Host, stranger: Link) -> None:
     assert not box.waiting
     other.close("done")
     assert box.get(5) == ("DOWN", ref, "process", other.pid, "done")
+
+
+@pytest.mark.parametrize(
+    "linked, old, new", [(True, 13, 25), (False, 18, 27)], ids=["link", "exit"]
+)
+def test_an_exit_with_a_trace_token(
+    host: Host, friend: Link, linked: bool, old: int, new: int
+) -> None:
+    """In the older form and in the newer one; the token is anything."""
+    box, me = host.node.mailbox(), friend.peer.pid()
+    box.trap_exit = True
+    for control, reason in (((old, me, box.pid, (1, 2), Atom("old")), NOTHING),
+                            ((new, me, box.pid, [b"token"]), Atom("new"))):  # fmt: skip
+        if linked:
+            box.link(me)
+            friend.hear()
+        friend.say(control, reason)
+        assert box.get(5) == ("EXIT", me, "old" if reason is NOTHING else "new")
 
 
 def test_the_end_of_a_monitor(host: Host, friend: Link, stranger: Link) -> None:
