@@ -44,7 +44,7 @@ def test_news_of_a_local_end(host: Host, stranger: Link) -> None:
 
 
 @pytest.mark.parametrize(
-    "linked, old, new", [(True, 13, 25), (False, 18, 27)], ids=["link", "exit"]
+    ("linked", "old", "new"), [(True, 13, 25), (False, 18, 27)], ids=["link", "exit"]
 )
 def test_an_exit_with_a_trace_token(
     host: Host, friend: Link, linked: bool, old: int, new: int

@@ -566,7 +566,8 @@ async def test_what_a_traced_process_does(talker: ErlangNode, name: str) -> None
         node.expose("traced", "ran", ran.append)
         said = talker.submit(
             "Self = self(), spawn(fun() ->"
-            "  Trace = fun() -> seq_trace:set_token(label, 17), seq_trace:set_token(send, true) end,"
+            "  Trace = fun() ->"
+            "    seq_trace:set_token(label, 17), seq_trace:set_token(send, true) end,"
             "  Trace(),"
             "  Box ! {1, self()}, {traced, node(Box)} ! 2, Alias ! 3,"
             "  group_leader(self(), Box),"
