@@ -52,8 +52,9 @@ int rt_socket_local(int fd, rt_address *out);
 int rt_socket_peer(int fd, rt_address *out);
 /* Seconds; the kernel's own smoothed estimate for a stream, 0 when it has none. */
 double rt_socket_round_trip(int fd);
-/* For a stream that has been used a little: the kernel, left alone, lets a fast sender run many
- * megabytes ahead of its reader, and what comes behind waits for all of them. With a peer that is
+/* For a stream that large messages come on: the kernel, left alone, lets a fast sender run many
+ * megabytes ahead of its reader, and what comes behind waits for all of them. One that has only
+ * small ones keeps its window: what the kernel needs to hold each counts too, and is more than they. With a peer that is
  * near, what is on its way at 2.5 GB/s is enough; one farther away than a millisecond keeps what
  * the kernel finds right. */
 #define RT_SOCKET_NEAR_US 1000u

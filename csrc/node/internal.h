@@ -28,6 +28,7 @@ typedef struct rt_session {
     rt_peer *peer;               /* NULL: an incoming one of whom nothing is proved */
     enum rt_session_state state;
     bool initiator;
+    bool settled;                /* it has had a large packet: see rt_socket_settle */
     rt_handshake *hs;            /* until the connection is up */
     rt_timer timer;
     struct rt_attempt *attempt;  /* while connecting out */

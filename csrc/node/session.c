@@ -9,6 +9,7 @@
 #include "node/internal.h"
 #include "route/signal.h"
 
+#define LARGE_PACKET_BYTES (16u * 1024u)
 #define TICKS_PER_TIME 4   /* a tick every quarter of net_ticktime */
 
 static const rt_conn_ops dist_ops;
@@ -257,7 +258,6 @@ static int session_up(rt_session *l)
     rc = rt_conn_use_queue(&l->conn, &p->out);
     if (rc < 0) return rc;
     rt_conn_packets(&l->conn);
-    rt_socket_settle(l->conn.source.fd);
     l->state = RT_SESSION_UP;
     n->handshakes--;
     rt_free(l->hs);
@@ -372,6 +372,10 @@ static int64_t handshake_bytes(rt_conn *c, const uint8_t *p, size_t n)
 static int session_packet(rt_conn *c, const uint8_t *p, size_t n)
 {
     rt_session *l = session_of(c);
+    if (RT_UNLIKELY(n >= LARGE_PACKET_BYTES && !l->settled)) {
+        l->settled = true;
+        rt_socket_settle(c->source.fd);
+    }
     return rt_inbound_packet(&l->node->inbound, l->peer, p, n);
 }
 

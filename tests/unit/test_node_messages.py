@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import threading
 from typing import Any
 
@@ -228,6 +230,38 @@ async def test_calls_to_a_stopped_node_say_so(pair: Pair) -> None:
     for use in (lambda: a.send("x", 1), lambda: a.mailbox(), lambda: a.disconnect(b.name)):
         with pytest.raises(RouterError, match="not running"):
             use()
+
+
+def receive_buffers(port: int) -> dict[bool, int]:
+    """SO_RCVBUF of both ends of the connections to a port: of who listens, and of who connected."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as end:
+                sides = end.getsockname()[1], end.getpeername()[1]
+                if port in sides:
+                    buffer = end.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+                    found[sides[0] == port] = buffer
+        except (OSError, IndexError):  # no socket, or one that is not connected
+            continue
+    return found
+
+
+async def test_only_who_gets_large_messages_keeps_a_small_window(pair: Pair) -> None:
+    async with pair() as (a, b):
+        box = b.mailbox("in")
+        await a.connect(b.name)
+        assert b.port is not None
+        before = receive_buffers(b.port)
+        assert len(before) == 2
+        for size in (10, 10_000):
+            a.send(("in", b.name), bytes(size))
+            await box.receive(5)
+        assert receive_buffers(b.port) == before
+        a.send(("in", b.name), bytes(20_000))
+        await box.receive(5)
+        after = receive_buffers(b.port)
+        assert after[True] != before[True] and after[False] == before[False]
 
 
 def test_ports_are_really_free() -> None:
