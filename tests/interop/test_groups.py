@@ -241,6 +241,7 @@ async def test_a_herd_of_scopes_is_answered(talker: ErlangNode, name: str) -> No
         await sees(groups, Atom("herd"), members[:1])
         await talker.aeval("M ! stop", M=members[0])
         await sees(groups, Atom("herd"), [])
+        assert len(groups._peers) == 1  # the real one
 
 
 @pytest.mark.parametrize("seed", range(SCHEDULES))
