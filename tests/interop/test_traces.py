@@ -335,7 +335,8 @@ def random_play(seed: int) -> list[Step]:
     dice = random.Random(seed)
     names = ["d1", "d2", "d3", "s1", "s2", "s3"]
     steps = [new(who, Atom(f"name_{who}")) for who in names]
-    steps += [do(who, TRAP, True) for who in names if dice.random() < 0.5]
+    trapping = {who for who in names if dice.random() < 0.5}
+    steps += [do(who, TRAP, True) for who in names if who in trapping]
     owners: dict[str, str] = {}  # of monitors and aliases
     children = {"c0": "d"}  # and the node they were asked for on
     for _ in range(STEPS):
@@ -372,6 +373,7 @@ def random_play(seed: int) -> list[Step]:
                 steps.append(do(one, SEND, ref(known), dice.randrange(100)))
             case 14:
                 steps.append(new(one))  # another one of that name, without a registered name
+                trapping.discard(one)
             case 15:
                 steps.append(CUT)
             case 16:
@@ -379,6 +381,10 @@ def random_play(seed: int) -> list[Step]:
                 children[child_label] = one[0]
                 options = [option for option in ("link", "monitor") if dice.random() < 0.5]
                 function, args = dice.choice([("waits", []), ("exits", [dice.choice(REASONS)])])
+                if function == "exits" and one not in trapping:
+                    # The end of its child may take the asker along before it has told of it: so it
+                    # is between two Erlang nodes too, now and then.
+                    options = [option for option in options if option != "link"]
                 steps.append(made(one, function, args, *options, label=child_label))
             case 17:  # with one's neighbour who has ended: noproc, at once, in Erlang
                 other = dice.choice([who for who in names if who[0] == asked_on])
