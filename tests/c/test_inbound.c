@@ -182,7 +182,6 @@ static void put_twice(rt_buf *b, const char *tag, rt_pid to, uint8_t value)
 static void test_a_slot_written_twice_in_one_header(void)
 {
     static const char tag[] = "the atom that dies";
-    static const char *const known[SLOTS] = {NULL, NULL, NULL};
     node n;
     rt_buf b = RT_BUF_INIT;
     node_open(&n);
@@ -194,7 +193,7 @@ static void test_a_slot_written_twice_in_one_header(void)
         put_twice(&b, tag, n.box->self, i);
         CHECK_INT(feed(&n, p, &b), RT_OK);
         expect(n.box, tag, i);
-        put_reg_send(&b, known, 1); /* to nobody: it reads the cache, and is not remembered */
+        put_reg_send(&b, KNOWN, 1); /* to nobody: it reads the cache, and is not remembered */
         CHECK_INT(feed(&n, p, &b), RT_OK);
     }
     rt_buf_fini(&b);

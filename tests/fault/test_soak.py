@@ -171,7 +171,7 @@ class Soak:
                 calm.tell(Atom("ping"), box.pid, b"again")
                 await box.receive(PATIENCE)
                 self.trips[stopped].append(time.perf_counter() - began)
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.005)  # some two hundred a second
 
     def next_mishap(self) -> tuple[str, str]:
         """Each of them in any order, and again."""
@@ -205,6 +205,8 @@ class Soak:
         tasks = [asyncio.create_task(work) for work in (self.watch(), self.greet(), self.ping())]
         tasks += [asyncio.create_task(peer.feed()) for kind, peer in self.peers.items()
                   if kind != CALM]  # fmt: skip
+        for peer in self.peers.values():
+            await asyncio.wait_for(peer.up.wait(), PATIENCE)
         began = time.monotonic()
         quarter = 0
         while (spent := time.monotonic() - began) < SECONDS:
@@ -236,7 +238,7 @@ class Soak:
                     await asyncio.sleep(0)
                 while int(self.row(peer)["queued_bytes"]):
                     await self.node.drain(peer.name)
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0)  # the engine writes what is below the mark
                 peer.tell(Atom("report"), box.pid)
                 _, peer.count, peer.wrong, peer.runs = await box.receive()
 
