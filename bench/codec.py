@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from bench import report
+from bench import machine, report
 from bench.documents import DOCUMENTS, MISSING, Document, Library, arrays, libraries, plain
 from bench.erlang import NAME as ERLANG
 from bench.erlang import Erlang
@@ -90,6 +90,7 @@ def measure(
     for name, why in MISSING.items():
         document.failed(BenchError(why), name, "encode and decode", 0, PER_CALL)
     with ExitStack() as stack:
+        stack.enter_context(machine.one_processor())
         erlang: Erlang | None = None
         try:
             erlang = stack.enter_context(Erlang())

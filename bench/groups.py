@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import router
-from bench import report
+from bench import machine, report
 from bench.erlang import NAME as ERLANG
 from bench.erlang import Erlang
 from bench.inline import PER_CALL, per_call
@@ -85,6 +85,7 @@ def measure(
     seconds = 0.02 if quick else 0.1
     most = FEW if quick else GROUPS
     with ExitStack() as stack:
+        stack.enter_context(machine.one_processor())
         try:
             erlang = stack.enter_context(Erlang())
         except BenchError as e:

@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ __all__ = [
     "cpu_ns",
     "describe",
     "is_debug_build",
+    "one_processor",
     "peak_bytes",
     "processor_times",
     "reset_peak",
@@ -94,6 +97,21 @@ def stolen(before: tuple[int, int], after: tuple[int, int]) -> float:
     """The share of processor time that the host gave to others between two readings."""
     total = after[1] - before[1]
     return (after[0] - before[0]) / total if total > 0 else 0.0
+
+
+@contextmanager
+def one_processor() -> Iterator[None]:
+    """What runs in here, processes begun in here among it, shares one processor.
+
+    Two processes that take turns are else each on a processor of its own, and so beside a
+    neighbour of its own.
+    """
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def is_debug_build() -> bool:

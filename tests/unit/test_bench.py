@@ -189,6 +189,16 @@ def test_own_cpu_time_agrees_with_the_interpreters() -> None:
     assert before <= machine.cpu_ns(os.getpid()) <= time.process_time_ns()
 
 
+def test_who_takes_turns_shares_a_processor() -> None:
+    before = os.sched_getaffinity(0)
+    with machine.one_processor():
+        mine = os.sched_getaffinity(0)
+        code = "import os; print(*os.sched_getaffinity(0))"
+        child = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert mine == {int(child.stdout)} and mine <= before
+    assert os.sched_getaffinity(0) == before
+
+
 def document() -> report.Document:
     made = report.Document("throughput")
     found = compare(
