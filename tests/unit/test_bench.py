@@ -128,6 +128,15 @@ def test_pieces_are_taken_in_turns_and_meet_the_same_neighbour() -> None:
     assert len(mixed.ours_samples) == 2
 
 
+@pytest.mark.parametrize(("restless", "verdict"), [(2, "ahead"), (3, "too noisy to judge")])
+def test_a_peer_that_is_not_like_itself_runs_again(restless: int, verdict: str) -> None:
+    times_two = iter([1.0, 2.0] * 3 * restless + [1.0] * 100)
+    peer = ("peer", lambda: Sample(1, cpu=next(times_two)))
+    found = compare(("ours", lambda: Sample(1, cpu=0.5)), peer, pairs=3, times=quiet)
+    assert (found.noise, found.verdict) == (1.0 if restless < 3 else 0.5, verdict)
+    assert next(times_two) == 1.0 and len(found.peer_samples) == 3
+
+
 def test_a_pair_on_a_stolen_machine_is_repeated() -> None:
     # before and after each pair; the second pair of the second half is stolen
     clock = iter([(0, 0), (0, 100)] * 5 + [(0, 100), (6, 200)] + [(0, 0), (0, 100)] * 2)
