@@ -297,7 +297,7 @@ cdef extern from "router.h" nogil:
     int rt_node_abandon(rt_node *n, rt_peer *p, const char *text)
     int rt_node_disconnect(rt_node *n, rt_peer *p)
     int rt_node_set_cookie(rt_node *n, rt_peer *p, rt_slice cookie)
-    int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, unsigned how)
+    int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, size_t head, unsigned how)
     uint64_t rt_node_turns(const rt_node *n)
     void rt_node_consumed(rt_node *n, rt_process *p)
     bint rt_node_box_full(const rt_process *p)

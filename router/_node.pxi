@@ -339,8 +339,8 @@ cdef class NodeCore:
         if b.cap > SCRATCH_KEPT_BYTES:  # a large message must not pin its size for ever
             rt_buf_fini(b)
 
-    cdef int put(self, Peer peer, rt_slice frames, bint alone) except -1:
-        """Queues whole frames; writes them or sees that somebody does."""
+    cdef int put(self, Peer peer, rt_slice frames, size_t head, bint alone) except -1:
+        """Queues whole frames, whose heads are the same; writes them or sees that somebody does."""
         cdef unsigned how = 0
         cdef int rc
         cdef LoopFlush flush = self.loop_flush
@@ -351,9 +351,9 @@ cdef class NodeCore:
                 how = RT_SEND_DIRECT
         if flush is None or not flush.here():
             how |= RT_SEND_WAKE
-        rc = rt_node_send(self.ptr, peer.ptr, frames, how)
+        rc = rt_node_send(self.ptr, peer.ptr, frames, head, how)
         if rc == RT_ENOTCONN:
-            rc = self.connect_and_send(peer, frames, how)
+            rc = self.connect_and_send(peer, frames, head, how)
         if how & RT_SEND_DIRECT:
             self.credit = False
             self.credit_turn = rt_node_turns(self.ptr)
@@ -363,13 +363,13 @@ cdef class NodeCore:
             self.not_sent(peer, rc)
         return 0
 
-    cdef int connect_and_send(self, Peer peer, rt_slice frames, unsigned how) except -1000:
+    cdef int connect_and_send(self, Peer peer, rt_slice frames, size_t head, unsigned how) except -1000:
         # The frames are queued before the attempt begins: one that fails at once then
         # counts them as lost like any other. Another thread's attempt may have failed.
         cdef int rc = RT_ENOTCONN
         for _ in range(100):
             held = self._hold(peer)
-            rc = rt_node_send(self.ptr, peer.ptr, frames, how)
+            rc = rt_node_send(self.ptr, peer.ptr, frames, head, how)
             if held:
                 self._connect_held(peer)
             if rc != RT_ENOTCONN:
@@ -449,14 +449,16 @@ cdef class NodeCore:
         cdef rt_buf own
         cdef rt_buf *b = self.take_scratch(&own)
         cdef Peer peer
+        cdef size_t head
         try:
             peer = self.begin(b, dest, sender)
             if peer is None:
                 b.n = 0
                 return self.send_here(dest, [term], b)
+            head = b.n
             rt_py_encode(self.codec, term, b)
             self.end(b, 0)
-            return self.put(peer, rt_slice_of(b.p, b.n), True)
+            return self.put(peer, rt_slice_of(b.p, b.n), head, True)
         finally:
             self.give_scratch(b)
 
@@ -489,14 +491,14 @@ cdef class NodeCore:
                     whole = start if b.n - start > RT_FRAGMENT_BYTES else b.n
                     start = 0
                     if whole > 0:
-                        self.put(peer, rt_slice_of(b.p, whole), False)
+                        self.put(peer, rt_slice_of(b.p, whole), head, False)
                     if whole < b.n:
-                        self.put(peer, rt_slice_of(b.p + whole, b.n - whole), False)
+                        self.put(peer, rt_slice_of(b.p + whole, b.n - whole), head, False)
                     b.n = head
                     fresh = True
             finally:
                 if start > 0:
-                    self.put(peer, rt_slice_of(b.p, start), False)
+                    self.put(peer, rt_slice_of(b.p, start), head, False)
             return 0
         finally:
             self.give_scratch(b)
@@ -699,7 +701,7 @@ cdef class NodeCore:
                 check(rt_multicast_put(b, members, count), "cannot send")
             check(rt_buf_put(b, body.p, body.n), "cannot send")
             self.end(b, 0)
-            return self.put(peer, rt_slice_of(b.p, b.n), False)
+            return self.put(peer, rt_slice_of(b.p, b.n), 0, False)
         finally:
             self.give_scratch(b)
 

@@ -75,6 +75,7 @@ rt_outchunk *rt_outq_take(rt_outq *q)
     memset(q->planned, 0, sizeof q->planned);
     if (q->keys) memset(q->keys, 0, RT_OUTQ_KEYS * sizeof *q->keys);
     q->bytes = 0;
+    q->open = NULL;
     return list;
 }
 
@@ -117,7 +118,14 @@ static uint8_t *append(rt_outq *q, rt_outlane *l, size_t n, size_t room)
     uint8_t *p = c->data + c->n;
     c->n += n;
     q->bytes += n;
+    q->open = NULL;
     return p;
+}
+
+void rt_outq_keep_open(rt_outq *q, size_t n)
+{
+    rt_outchunk *c = q->lane[RT_LANE_PROMPT].last;
+    q->open = c->data + c->n - n;
 }
 
 uint8_t *rt_outq_add(rt_outq *q, size_t n)
@@ -174,6 +182,7 @@ void rt_outq_undo(rt_outq *q, enum rt_lane lane, rt_outq_mark mark)
         l->first = NULL;
     }
     q->bytes = mark.bytes;
+    q->open = NULL;
     rt_outchunk_free(added);
 }
 
@@ -217,6 +226,7 @@ int rt_outq_snapshot(rt_outq *q, struct iovec *iov, int max, size_t bytes_max, b
 {
     const rt_outchunk *more = q->lane[RT_LANE_BULK].first;
     int k = 0;
+    q->open = NULL;
     memset(q->planned, 0, sizeof q->planned);
     if (more && more->off > 0) {     /* a frame that was begun is ended first */
         const rt_outchunk *rest = gather(more, 1, iov, &k, max, &bytes_max, &q->planned[0]);

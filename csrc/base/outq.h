@@ -59,6 +59,7 @@ typedef struct rt_outq {
     rt_outlane lane[2];
     size_t bytes;            /* waiting, in both */
     size_t planned[3];       /* of the snapshot: the begun bulk frame, prompt, more bulk */
+    uint8_t *open;           /* the last prompt frame while it may still grow, or NULL */
     uint32_t *keys;          /* how many messages in the bulk lane have each; NULL: none yet */
     bool writing;            /* the transmit token is out */
     _Atomic bool dirty;      /* stands in somebody's list of queues to flush */
@@ -87,6 +88,19 @@ int rt_outq_keys_ready(rt_outq *q);
 void rt_outq_key(rt_outq *q, uint32_t one, uint32_t other);
 RT_INLINE bool rt_outq_bulk(const rt_outq *q) { return q->lane[RT_LANE_BULK].first != NULL; }
 RT_INLINE bool rt_outq_has_key(const rt_outq *q, uint32_t key) { return q->keys && q->keys[key]; }
+/* The frame added last to the prompt lane, of n bytes, may grow until something else is added
+ * or a snapshot is taken: whoever writes has not seen it yet. */
+void rt_outq_keep_open(rt_outq *q, size_t n);
+/* n more bytes for the open frame; false when there is none, or no room behind it. */
+RT_INLINE bool rt_outq_grow(rt_outq *q, const void *p, size_t n)
+{
+    rt_outchunk *c = q->lane[RT_LANE_PROMPT].last;
+    if (!q->open || c->cap - c->n < n) return false;
+    memcpy(c->data + c->n, p, n);
+    c->n += n;
+    q->bytes += n;
+    return true;
+}
 /* Takes back what was added to that lane since the mark, all under one hold of the lock and
  * without keys. */
 rt_outq_mark rt_outq_here(const rt_outq *q, enum rt_lane lane);

@@ -253,6 +253,10 @@ static bool arity_ok(uint64_t op, uint32_t rest) {
     return rest == n || (op == RT_OP_ALTACT_SIG_SEND && rest == n - 1);
 }
 
+static bool may_be_pack(uint64_t op) {
+    return op == RT_OP_SEND_SENDER || op == RT_OP_REG_SEND || op == RT_OP_ALIAS_SEND;
+}
+
 /* SEND, SEND_SENDER, REG_SEND and ALIAS_SEND as nodes write them today, which
  * is nearly all there ever comes. Returns 0 for anything else, malformed or
  * not: the table judges that. */
@@ -260,17 +264,19 @@ RT_INLINE size_t parse_short(const uint8_t *p, size_t n, rt_control *out) {
     const uint8_t *at = p + 4, *end = p + n;
     size_t from = 0, to;
     bool name, alias;
+    uint8_t op;
     if (n < 6 || p[0] != RT_TAG_SMALL_TUPLE || p[2] != RT_TAG_SMALL_INTEGER) return 0;
-    name = p[3] == RT_OP_REG_SEND;
-    alias = p[3] == RT_OP_ALIAS_SEND;
-    if (!name && !alias && p[3] != RT_OP_SEND && p[3] != RT_OP_SEND_SENDER) return 0;
+    op = p[3] & (uint8_t)~RT_OP_PACK;
+    name = op == RT_OP_REG_SEND;
+    alias = op == RT_OP_ALIAS_SEND;
+    if (!name && !alias && p[3] != RT_OP_SEND && op != RT_OP_SEND_SENDER) return 0;
     if (p[1] != (name ? 4 : 3)) return 0;
-    if (p[3] != RT_OP_SEND) {
+    if (op != RT_OP_SEND) {
         from = short_pid(at, (size_t)(end - at));
         if (RT_UNLIKELY(from == 0)) return 0;
         at += from;
     }
-    if (name || p[3] == RT_OP_SEND) { /* the unused element: an empty atom */
+    if (name || op == RT_OP_SEND) { /* the unused element: an empty atom */
         if (end - at < 2 || at[0] != RT_TAG_SMALL_ATOM_UTF8 || at[1] != 0) return 0;
         at += 2;
     }
@@ -278,8 +284,9 @@ RT_INLINE size_t parse_short(const uint8_t *p, size_t n, rt_control *out) {
               : alias ? short_ref(at, (size_t)(end - at)) : short_pid(at, (size_t)(end - at));
     if (RT_UNLIKELY(to == 0)) return 0;
     memset(out, 0, sizeof *out);
-    out->op = (enum rt_control_op)p[3];
+    out->op = (enum rt_control_op)op;
     out->payload = true;
+    out->pack = (p[3] & RT_OP_PACK) != 0;
     out->from = rt_slice_of(from ? p + 4 : NULL, from);
     out->to = rt_slice_of(at, to);
     out->to_name = name;
@@ -295,6 +302,10 @@ static int64_t parse_any(const uint8_t *p, size_t n, rt_control *out) {
     uint32_t rest;
     int rc = take_head(&c, &op, &rest);
     if (rc < 0) return rc;
+    if (op & RT_OP_PACK && may_be_pack(op ^ RT_OP_PACK)) {
+        m.pack = true;
+        op ^= RT_OP_PACK;
+    }
     if (!arity_ok(op, rest)) return RT_EBAD;
     m.op = (enum rt_control_op)op;
     m.payload = SHAPE[op].payload;

@@ -31,12 +31,18 @@ enum rt_control_op {
 #define RT_ALTACT_NAME 8u
 #define RT_ALTACT_EXIT 16u
 
+/* Between routers: with this bit, SEND_SENDER, REG_SEND and ALIAS_SEND are followed by one payload
+ * or more, which are as many messages of the same sender to the same receiver. */
+#define RT_OP_PACK 0x80u
+#define RT_CONTROL_OP_AT 3u       /* where the opcode stands in what the writers of sends write */
+
 /* One parsed control message. Slices hold whole external terms as they stood:
  * pids, references, an atom (a registered name), or any term (reason). Unused
  * slices are empty. */
 typedef struct rt_control {
     enum rt_control_op op;
-    bool payload;         /* this opcode is followed by a payload term */
+    bool payload;         /* this opcode is followed by a payload term, */
+    bool pack;            /* or by several: see RT_OP_PACK */
     rt_slice from;        /* pid; empty where the opcode has none. MONITOR_P_EXIT: pid or name */
     rt_slice to;          /* pid, alias reference, or atom */
     bool to_name;         /* `to` is an atom */

@@ -35,6 +35,7 @@ static const char *const NAMES[64] = {
     [35] = "ALIAS",
     [37] = "ALTACT_SIG",
     [38] = "NATIVE_RECORDS",
+    [63] = "PACKS",
 };
 
 const char *rt_flag_name(uint64_t flags) {

@@ -36,6 +36,9 @@
 #define RT_F_ALIAS                (1ull << 35)
 #define RT_F_ALTACT_SIG           (1ull << 37)
 #define RT_F_NATIVE_RECORDS       (1ull << 38)
+/* Ours: the peer unpacks (see control.h). Told by what follows a name in the handshake, never
+ * as a flag. */
+#define RT_F_PACKS                (1ull << 63)
 
 /* What a peer must have (OTP 25's own list). */
 #define RT_FLAGS_MANDATORY                                                     \

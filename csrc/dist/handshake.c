@@ -27,6 +27,11 @@ enum { DIGEST = 16, ANSWER_BYTES_MAX = 64 + RT_NODE_NAME_BYTES_MAX };
 /* Bit 36 is the virtual machine's own and means nothing on the wire. */
 #define NEVER_SENT (1ull << 36)
 
+/* What follows a node's name is to be ignored, says OTP's page; router nodes know each other by
+ * it. A byte says what else the sender understands. Who accepts says it to routers only. */
+static const uint8_t ROUTER[6] = {'r', 'o', 'u', 't', 'e', 'r'};
+enum { EXTRA = sizeof ROUTER + 1, EXTRA_PACKS = 1 };
+
 /* A name is host@domain in printable UTF-8 of at most 255 characters. */
 static bool name_ok(rt_slice name) {
     unsigned ats = 0;
@@ -106,18 +111,28 @@ static void put_status(rt_buf *out, const char *text) {
     rt_buf_raw(out, text, n);
 }
 
-static void put_own_name(const rt_handshake *hs, rt_buf *out) {
+static void put_own_name(const rt_handshake *hs, bool extra, rt_buf *out) {
     rt_buf_u32(out, hs->our_creation);
     rt_buf_u16(out, hs->our_name_len);
     rt_buf_raw(out, hs->our_name, hs->our_name_len);
+    if (!extra) return;
+    rt_buf_raw(out, ROUTER, sizeof ROUTER);
+    rt_buf_u8(out, EXTRA_PACKS);
+}
+
+/* What follows the peer's name, if it is a router's. */
+static void take_extra(rt_handshake *hs, const rt_cursor *c) {
+    if (rt_cursor_left(c) < EXTRA || memcmp(c->p, ROUTER, sizeof ROUTER) != 0) return;
+    hs->peer_packs = (c->p[sizeof ROUTER] & EXTRA_PACKS) != 0;
 }
 
 static void put_challenge(const rt_handshake *hs, rt_buf *out) {
-    rt_buf_u16(out, (uint16_t)(1 + 8 + 4 + 4 + 2 + hs->our_name_len));
+    size_t extra = hs->peer_packs ? EXTRA : 0;
+    rt_buf_u16(out, (uint16_t)(1 + 8 + 4 + 4 + 2 + hs->our_name_len + extra));
     rt_buf_u8(out, 'N');
     rt_buf_u64(out, hs->our_flags);
     rt_buf_u32(out, hs->our_challenge);
-    put_own_name(hs, out);
+    put_own_name(hs, extra > 0, out);
 }
 
 /* Goes on after the status: the challenge, and what is waited for then. */
@@ -138,10 +153,10 @@ static bool take_flags(rt_handshake *hs, uint64_t flags) {
 int rt_handshake_start(rt_handshake *hs, rt_buf *out) {
     RT_ASSERT(hs->state == START);
     if (rt_buf_reserve(out, ANSWER_BYTES_MAX) < 0) return RT_ENOMEM;
-    rt_buf_u16(out, (uint16_t)(1 + 8 + 4 + 2 + hs->our_name_len));
+    rt_buf_u16(out, (uint16_t)(1 + 8 + 4 + 2 + hs->our_name_len + EXTRA));
     rt_buf_u8(out, 'N');
     rt_buf_u64(out, hs->our_flags);
-    put_own_name(hs, out);
+    put_own_name(hs, true, out);
     hs->state = WANT_STATUS;
     return RT_OK;
 }
@@ -180,6 +195,7 @@ static int feed_challenge(rt_handshake *hs, rt_slice body, rt_buf *out) {
     hs->peer_challenge = challenge;
     hs->peer_creation = creation;
     if (!take_flags(hs, flags)) return fail(hs, RT_EFLAGS);
+    take_extra(hs, &c);
     rt_buf_u16(out, 1 + 4 + DIGEST);
     rt_buf_u8(out, 'r');
     rt_buf_u32(out, hs->our_challenge);
@@ -197,19 +213,23 @@ static int feed_ack(rt_handshake *hs, rt_slice body) {
 
 /* 'N' flags:64 creation:32 length:16 name, or the old form
  * 'n' version:16 flags:32 name, where the name fills the packet. */
-static int parse_name(rt_slice body, uint64_t *flags, uint32_t *creation, rt_slice *name) {
+static int parse_name(rt_slice body, uint64_t *flags, uint32_t *creation, rt_slice *name,
+                      rt_cursor *extra) {
     rt_cursor c = rt_cursor_of(body.p + 1, body.n - 1);
     uint16_t n;
     uint32_t low;
     if (body.p[0] == 'N') {
         if (!rt_cursor_u64(&c, flags) || !rt_cursor_u32(&c, creation) || !rt_cursor_u16(&c, &n))
             return RT_EBAD;
-        return rt_cursor_take(&c, n, name) ? RT_OK : RT_EBAD;
+        if (!rt_cursor_take(&c, n, name)) return RT_EBAD;
+        *extra = c;
+        return RT_OK;
     }
     if (body.p[0] != 'n' || !rt_cursor_u16(&c, &n) || !rt_cursor_u32(&c, &low)) return RT_EBAD;
     *flags = low;
     *creation = 0; /* the complement brings it */
     *name = rt_slice_of(c.p, rt_cursor_left(&c));
+    *extra = rt_cursor_of(c.end, 0);
     return RT_OK;
 }
 
@@ -222,7 +242,8 @@ static int feed_name(rt_handshake *hs, rt_slice body, rt_buf *out) {
     uint64_t flags;
     uint32_t creation;
     rt_slice name;
-    if (parse_name(body, &flags, &creation, &name) < 0) return fail(hs, RT_EBAD);
+    rt_cursor extra;
+    if (parse_name(body, &flags, &creation, &name, &extra) < 0) return fail(hs, RT_EBAD);
     /* The name is only a host then, and this node hands out no names. */
     if (flags & RT_F_NAME_ME) return refuse(hs, out, RT_ENOTALLOWED);
     if (!name_ok(name)) return fail(hs, RT_EBAD);
@@ -230,6 +251,7 @@ static int feed_name(rt_handshake *hs, rt_slice body, rt_buf *out) {
     hs->old_name = body.p[0] == 'n';
     hs->peer_creation = creation;
     if (!take_flags(hs, flags)) return refuse(hs, out, RT_EFLAGS);
+    take_extra(hs, &extra);
     if (rt_slice_eq(name, rt_slice_of(hs->our_name, hs->our_name_len)))
         return refuse(hs, out, RT_EINVAL);
     hs->state = ASKED_DECIDE;
@@ -334,4 +356,7 @@ int rt_handshake_closed(const rt_handshake *hs) {
     return hs->state == WANT_ACK ? RT_EAUTH : RT_ECLOSED;
 }
 
-uint64_t rt_handshake_common(const rt_handshake *hs) { return hs->our_flags & hs->peer_flags; }
+uint64_t rt_handshake_common(const rt_handshake *hs) {
+    uint64_t both = hs->our_flags & hs->peer_flags & ~RT_F_PACKS;
+    return hs->peer_packs ? both | RT_F_PACKS : both;
+}

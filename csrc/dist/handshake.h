@@ -36,6 +36,7 @@ typedef struct rt_handshake {
     uint32_t our_challenge, peer_challenge;
     bool simultaneous;          /* initiator: the status was ok_simultaneous */
     bool old_name;              /* the peer introduced itself with 'n' */
+    bool peer_packs;            /* it is a router, and unpacks */
     uint64_t missing;           /* mandatory flags that the peer lacks */
     uint16_t our_name_len, peer_name_len, cookie_len;
     uint8_t our_name[RT_NODE_NAME_BYTES_MAX];
@@ -64,7 +65,7 @@ int rt_handshake_alive(rt_handshake *hs, bool go_on, rt_buf *out);
 /* What it means that the peer closed the connection in this state: RT_EAUTH
  * when it did so instead of acknowledging our digest, else RT_ECLOSED. */
 int rt_handshake_closed(const rt_handshake *hs);
-/* Flags both sides have. */
+/* Flags both sides have; RT_F_PACKS among them where both are routers. */
 uint64_t rt_handshake_common(const rt_handshake *hs);
 
 #endif

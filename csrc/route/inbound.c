@@ -315,20 +315,45 @@ static int open_term(rt_inbound *in, rt_slice raw, const rt_atoms *atoms, rt_buf
     return rc;
 }
 
+/* The messages of a pack, which ends with its frame, or the one payload of anything else. */
+typedef struct payloads {
+    const uint8_t *at, *end;
+    bool pack;
+} payloads;
+
+/* The next one; *rest: whether others follow. */
+static int next_payload(rt_inbound *in, payloads *left, const rt_atoms *atoms, rt_slice *out,
+                        bool *rest)
+{
+    size_t used;
+    int rc = open_term(in, rt_slice_of(left->at, (size_t)(left->end - left->at)), atoms,
+                       &in->payload, out, &used);
+    if (rc < 0) return rc;
+    left->at += used;
+    *rest = left->pack && left->at < left->end;
+    return RT_OK;
+}
+
 /* Control (expanded) and raw payload of one whole message. */
 static int message(rt_inbound *in, rt_peer *peer, rt_slice control, rt_slice raw,
                    const rt_atoms *atoms)
 {
     rt_control c;
-    size_t used;
     rt_slice payload = {NULL, 0};
     int64_t k = rt_control_parse(control.p, control.n, &c);
     if (k < 0) return k == RT_AGAIN ? RT_EBAD : (int)k;
-    if (c.payload) {
-        int rc = open_term(in, raw, atoms, &in->payload, &payload, &used);
+    if (!c.payload) return dispatch(in, peer, &c, payload);
+    /* The driver itself has written the flags. What was put together from fragments is one. */
+    if (c.pack && (in->assembled || !(peer->flags & RT_F_PACKS))) return RT_EBAD;
+    in->found_pack = c.pack;
+    payloads left = {raw.p, raw.p + raw.n, c.pack};
+    bool rest = true;
+    while (rest) {
+        int rc = next_payload(in, &left, atoms, &payload, &rest);
+        if (rc == RT_OK) rc = dispatch(in, peer, &c, payload);
         if (rc < 0) return rc;
     }
-    return dispatch(in, peer, &c, payload);
+    return RT_OK;
 }
 
 static int fragment(rt_inbound *in, rt_peer *peer, const rt_frame *f)
@@ -379,6 +404,7 @@ static void remember(rt_inbound *in, rt_peer *peer, rt_slice head, const rt_atom
     memcpy(r->head, head.p, head.n);
     r->n = (uint16_t)head.n;
     r->to = in->found;
+    r->pack = in->found_pack;
     r->named = in->found_by_name;
     r->names = names;
     r->cached = in->cached;
@@ -411,12 +437,17 @@ static const rt_repeat *repeated(const rt_inbound *in, const rt_peer *peer, cons
 
 static int repeat(rt_inbound *in, rt_peer *peer, const rt_repeat *r, rt_slice raw)
 {
+    payloads left = {raw.p, raw.p + raw.n, r->pack};
     rt_slice payload;
-    size_t used;
-    int rc = open_term(in, raw, &r->atoms, &in->payload, &payload, &used);
-    if (rc < 0) return rc;
-    count(&peer->count.messages_in, 1);
-    return deliver(in, peer, r->to, payload);
+    bool rest = true;
+    while (rest) {
+        int rc = next_payload(in, &left, &r->atoms, &payload, &rest);
+        if (rc < 0) return rc;
+        count(&peer->count.messages_in, 1);
+        rc = deliver(in, peer, r->to, payload);
+        if (rc < 0) return rc;
+    }
+    return RT_OK;
 }
 
 static int normal(rt_inbound *in, rt_peer *peer, const uint8_t *p, const rt_frame *f)
@@ -428,7 +459,7 @@ static int normal(rt_inbound *in, rt_peer *peer, const uint8_t *p, const rt_fram
     int rc = open_term(in, f->body, &f->atoms, &in->control, &control, &used);
     if (rc < 0) return rc;
     in->found = 0;
-    in->found_by_name = false;
+    in->found_by_name = in->found_pack = false;
     rc = message(in, peer, control, rt_slice_of(f->body.p + used, f->body.n - used), &f->atoms);
     if (rc == RT_OK && in->found)
         remember(in, peer, rt_slice_of(p, (size_t)(f->body.p - p) + used), &f->atoms, names);

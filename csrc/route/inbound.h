@@ -20,6 +20,7 @@
  * without being parsed and looked up again. */
 typedef struct rt_repeat {
     rt_pid to;
+    bool pack;             /* messages follow until the frame's end */
     bool named;            /* addressed by name, */
     uint64_t names;        /* valid while rt_registry_names_changes is this */
     uint64_t cached;       /* its atoms: valid while rt_atom_cache_changes is this */
@@ -46,7 +47,7 @@ typedef struct rt_inbound {
     rt_buf ident[2];       /* canonical from and reference */
     rt_buf *assembled;     /* what the present payload stands in, if its memory may be taken */
     rt_pid found;          /* whom the present message goes to, by pid or name */
-    bool found_by_name;
+    bool found_by_name, found_pack;
     uint64_t cached;       /* rt_atom_cache_changes before the present frame */
 } rt_inbound;
 

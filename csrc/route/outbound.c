@@ -223,6 +223,16 @@ int rt_outbound_put_locked(rt_peer *p, rt_slice frame)
     return rt_outq_put(&p->out, frame.p, frame.n);
 }
 
+enum { OP_AT = RT_FRAME_NORMAL_HEAD + RT_CONTROL_OP_AT };
+
+/* Whether a frame is for whom the open one is for, from the same sender. */
+static bool same_way(const uint8_t *open, const uint8_t *frame, size_t head)
+{
+    return 4 + (size_t)rt_load_u32(open) > head && (open[OP_AT] & ~RT_OP_PACK) == frame[OP_AT] &&
+           memcmp(open + 4, frame + 4, OP_AT - 4) == 0 &&
+           memcmp(open + OP_AT + 1, frame + OP_AT + 1, head - OP_AT - 1) == 0;
+}
+
 /* Leading frames that together have at most `room` bytes, and how many they are. */
 static rt_slice frames_within(rt_slice frames, size_t room, uint32_t *count)
 {
@@ -254,8 +264,36 @@ static int put_each_locked(rt_peer *p, rt_slice *frames, uint32_t *count)
     return RT_OK;
 }
 
-int rt_outbound_put(rt_peer *p, rt_slice frames, bool signal, const rt_limits *limits,
-                    rt_queued *how)
+/* Queues frames that share a head. One that was queued last and that nobody has begun to write
+ * takes up what follows for the same receiver: the head is a third of a small message, which
+ * the kernel need not copy twice, nor the receiver compare. On an error as put_each_locked. */
+static int pack_locked(rt_outq *q, rt_slice *frames, size_t head, uint32_t *count)
+{
+    uint32_t done = 0;
+    for (size_t at = 0, n; at < frames->n; at += n, done++) {
+        const uint8_t *frame = frames->p + at;
+        uint8_t *open = q->open;
+        n = 4 + (size_t)rt_load_u32(frame);
+        if (open && same_way(open, frame, head)) {
+            size_t body = rt_load_u32(open) + n - head;
+            if (body <= RT_PACK_BYTES_MAX && rt_outq_grow(q, frame + head, n - head)) {
+                rt_store_u32(open, (uint32_t)body);
+                open[OP_AT] |= RT_OP_PACK;
+                continue;
+            }
+        }
+        if (rt_outq_put(q, frame, n) < 0) {
+            frames->n = at;
+            *count = done;
+            return RT_ENOMEM;
+        }
+        rt_outq_keep_open(q, n);
+    }
+    return RT_OK;
+}
+
+int rt_outbound_put(rt_peer *p, rt_slice frames, size_t head, bool signal,
+                    const rt_limits *limits, rt_queued *how)
 {
     uint32_t count = 0;
     size_t room = SIZE_MAX;
@@ -276,7 +314,11 @@ int rt_outbound_put(rt_peer *p, rt_slice frames, bool signal, const rt_limits *l
     }
     put = frames_within(frames, room, &count);
     if (put.n > 0) {
-        if (state == RT_PEER_UP && (p->legacy || count == 1 || rt_outq_bulk(&p->out))) {
+        bool up = state == RT_PEER_UP, plain = !p->legacy && !rt_outq_bulk(&p->out);
+        if (up && plain && head && p->flags & RT_F_PACKS &&
+            (count > 1 || put.n <= RT_PACK_BYTES_MAX)) {
+            rc = pack_locked(&p->out, &put, head, &count);
+        } else if (up && (!plain || count == 1)) {
             rc = put_each_locked(p, &put, &count);
         } else {
             rc = rt_outq_put(&p->out, put.p, put.n);
@@ -285,7 +327,7 @@ int rt_outbound_put(rt_peer *p, rt_slice frames, bool signal, const rt_limits *l
     }
     if (p->out.bytes > limits->queue_bytes_soft) p->above_soft = true;
     rt_count_locked(&p->count.messages_out, count);
-    rt_count_locked(&p->count.bytes_out, put.n);
+    rt_count_locked(&p->count.bytes_out, p->out.bytes - before);
     if (rc == RT_OK && put.n < frames.n) {
         rc = RT_EFULL;
         rt_count_locked(&p->count.refused, 1);
@@ -296,12 +338,18 @@ out:
     return rc;
 }
 
-/* A frame ends a message unless it is a tick or a fragment that others follow. */
-static bool ends_message(const uint8_t *p, size_t n)
+/* How many messages a frame ends: none is a tick or a fragment that others follow, many a pack. */
+static uint64_t messages_in(const uint8_t *p, size_t n)
 {
+    const size_t op_at = OP_AT - 4;
     if (n < 2 || p[0] != RT_TAG_VERSION) return n > 0;
-    if (p[1] != RT_TAG_DIST_FRAG_FIRST && p[1] != RT_TAG_DIST_FRAG_NEXT) return true;
-    return n >= 18 && rt_load_u64(p + 10) == 1;
+    if (p[1] == RT_TAG_DIST_FRAG_FIRST || p[1] == RT_TAG_DIST_FRAG_NEXT)
+        return n >= 18 && rt_load_u64(p + 10) == 1;
+    if (n <= op_at || p[op_at - 1] != RT_TAG_SMALL_INTEGER || !(p[op_at] & RT_OP_PACK)) return 1;
+    uint64_t terms = 0;
+    size_t at = RT_FRAME_NORMAL_HEAD - 4;
+    for (int64_t k; at < n && (k = rt_term_skip(p + at, n - at)) > 0; at += (size_t)k) terms++;
+    return terms - 1; /* the first is the control tuple */
 }
 
 uint64_t rt_outbound_count(const rt_outchunk *list)
@@ -312,7 +360,7 @@ uint64_t rt_outbound_count(const rt_outchunk *list)
         for (size_t at = 0; at + 4 <= c->n;) {
             size_t n = rt_load_u32(c->data + at);
             at += 4 + n;
-            if (at > c->off && ends_message(c->data + at - n, n)) count++;
+            if (at > c->off) count += messages_in(c->data + at - n, n);
         }
     }
     return count;

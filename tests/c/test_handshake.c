@@ -113,7 +113,7 @@ static void both_roles_meet(void) {
     CHECK_INT(b.hs.peer_creation, 7);
     CHECK(rt_slice_eq(rt_slice_of(b.hs.peer_name, b.hs.peer_name_len), A_NAME));
     CHECK(a.hs.peer_flags == p.b_flags && b.hs.peer_flags == p.a_flags);
-    CHECK(rt_handshake_common(&a.hs) == (RT_FLAGS_OURS & ~RT_F_SPAWN));
+    CHECK(rt_handshake_common(&a.hs) == ((RT_FLAGS_OURS & ~RT_F_SPAWN) | RT_F_PACKS));
     CHECK(rt_handshake_common(&b.hs) == rt_handshake_common(&a.hs));
     CHECK(!a.hs.simultaneous && !b.hs.old_name);
     side_fini(&a);
@@ -190,7 +190,7 @@ static void the_digest_flag_stands_for_the_mandatory_ones(void) {
     check_run(p, RT_HS_DONE, RT_HS_DONE);
     converse(&p, &a, &b);
     CHECK(b.hs.peer_flags == (RT_F_MANDATORY_25_DIGEST | RT_F_SPAWN | RT_FLAGS_MANDATORY));
-    CHECK(rt_handshake_common(&b.hs) == b.hs.peer_flags);
+    CHECK(rt_handshake_common(&b.hs) == (b.hs.peer_flags | RT_F_PACKS));
     side_fini(&a);
     side_fini(&b);
 }
@@ -324,6 +324,36 @@ static void refusals_are_answered(void) {
     CHECK_INT(out.n, 14);
     CHECK_BYTES(out.p, "\0\x0csnot_allowed", 14);
     rt_buf_fini(&b);
+    rt_buf_fini(&out);
+}
+
+/* What follows a name: a router's, none, cut, another's, of a router that knows no packs. */
+static void only_a_router_is_told_from_its_name(void) {
+    static const struct { const char *tail; size_t n; bool packs; } extras[] = {
+        {"router\1", 7, true}, {"router\3 and more", 16, true}, {"", 0, false},
+        {"router", 6, false}, {"rooter\1", 7, false}, {"router\2", 7, false}};
+    for (size_t i = 0; i < sizeof extras / sizeof extras[0]; i++) {
+        uint8_t hello[64] = "\0\x15N\0\0\0\0\x04\0\0\0\0\0\0\x2a\0\6a@host";
+        rt_handshake hs;
+        rt_buf out = RT_BUF_INIT;
+        hello[1] = (uint8_t)(hello[1] + extras[i].n);
+        memcpy(hello + 23, extras[i].tail, extras[i].n);
+        CHECK_INT(answer_to(false, rt_slice_of(hello, 23 + extras[i].n), &hs, &out), RT_HS_DECIDE);
+        CHECK_INT(hs.peer_packs, extras[i].packs);
+        CHECK(!(rt_handshake_common(&hs) & RT_F_PACKS) == !extras[i].packs);
+        CHECK_INT(rt_handshake_decide(&hs, RT_HS_OK, S(""), &out), 0);
+        CHECK_INT(out.n, 5 + 2 + 19 + 6 + (extras[i].packs ? 7 : 0)); /* to others nothing new */
+        rt_buf_fini(&out);
+    }
+}
+
+/* A flag of that number in the handshake is not ours. */
+static void packs_are_no_flag_on_the_wire(void) {
+    rt_handshake hs;
+    rt_buf out = RT_BUF_INIT;
+    uint8_t hello[] = "\0\x15N\x80\0\0\0\x04\0\0\0\0\0\0\x2a\0\6a@host";
+    CHECK_INT(answer_to(false, rt_slice_of(hello, 23), &hs, &out), RT_HS_DECIDE);
+    CHECK(!(rt_handshake_common(&hs) & RT_F_PACKS));
     rt_buf_fini(&out);
 }
 
@@ -514,14 +544,15 @@ static void flags_have_names(void) {
     CHECK(strcmp(rt_flag_name(RT_F_HANDSHAKE_23 | RT_F_SPAWN), "HANDSHAKE_23") == 0);
     CHECK(strcmp(rt_flag_name(RT_F_NATIVE_RECORDS), "NATIVE_RECORDS") == 0);
     CHECK(strcmp(rt_flag_name(1ull << 36), "unknown") == 0);
-    CHECK(strcmp(rt_flag_name(1ull << 63), "unknown") == 0);
+    CHECK(strcmp(rt_flag_name(1ull << 62), "unknown") == 0);
 }
 
 TESTS(both_roles_meet, cookies_are_not_kept, a_wrong_cookie_ends_it,
       a_wrong_acknowledgement_ends_it, missing_flags_are_named,
       the_digest_flag_stands_for_the_mandatory_ones, every_status,
       simultaneous_attempts_leave_one, malformed_packets_are_refused, names_are_checked,
-      refusals_are_answered, an_old_introduction_is_completed,
+      refusals_are_answered, only_a_router_is_told_from_its_name, packs_are_no_flag_on_the_wire,
+      an_old_introduction_is_completed,
       an_old_introduction_needs_its_complement, the_challenge_names_who_was_called,
       packets_follow_at_once, every_cut_waits, flipped_bits_never_join, arguments_are_checked,
       no_cookie_no_connection, a_decision_is_waited_for, every_allocation_fails_once,

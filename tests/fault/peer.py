@@ -297,9 +297,9 @@ class Link(Wire):
     def hear_name(self) -> Name:
         body = self.short()
         tag, flags, creation, n = struct.unpack_from(">cQIH", body)
-        assert tag == b"N" and len(body) == 15 + n
+        assert tag == b"N" and body[15 + n :] == b"router\x01"  # to be ignored, says OTP's page
         self.common = self.peer.flags & Flag(flags)
-        return Name(Flag(flags), creation, body[15:].decode())
+        return Name(Flag(flags), creation, body[15 : 15 + n].decode())
 
     def hear_status(self) -> str:
         body = self.short()

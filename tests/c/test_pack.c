@@ -1,0 +1,330 @@
+/* needs: route */
+/* Messages to one receiver share a frame: what one side queues, the other is fed. */
+#include "inbound.h"
+#include "route/outbound.h"
+#include "stress.h"
+#include "term/tags.h"
+
+#define BOXES 3
+
+/* A receiver with three processes, one of them with a name and an alias, and the sender's peer. */
+typedef struct pair {
+    node n;
+    rt_process *box[BOXES];
+    rt_peer *here, *there;     /* of the receiver, of the sender */
+    rt_peers *peers;
+    rt_limits limits;
+    rt_buf wire;
+    size_t read;
+} pair;
+
+static void pair_open(pair *t, bool packs)
+{
+    uint64_t flags = RT_FLAGS_OURS | (packs ? RT_F_PACKS : 0);
+    memset(t, 0, sizeof *t);
+    node_open(&t->n);
+    t->limits = t->n.route.limits;
+    for (int i = 0; i < BOXES; i++)
+        CHECK_INT(rt_process_new(t->n.route.registry, &t->box[i]), RT_OK);
+    CHECK_INT(rt_registry_register(t->n.route.registry, S("name"), t->box[0]->self), RT_OK);
+    t->peers = rt_peers_new(&t->limits);
+    CHECK_INT(rt_peers_get(t->peers, S(NODE), &t->there), RT_OK);
+    CHECK_INT(rt_peer_up(t->there, flags, CREATION, &t->limits), RT_OK);
+    CHECK_INT(rt_peers_get(t->n.route.peers, S("a@127.0.0.1"), &t->here), RT_OK);
+    CHECK_INT(rt_peer_up(t->here, flags, 1, &t->limits), RT_OK);
+}
+
+static void pair_close(pair *t)
+{
+    rt_peer_down(t->there);
+    rt_peers_free(t->peers);
+    for (int i = 0; i < BOXES; i++) end_box(&t->n, t->box[i]);
+    node_close(&t->n);
+    rt_buf_fini(&t->wire);
+}
+
+/* A frame to a process, or for -1 to the name; returns the bytes of its head. The message is
+ * {number, binary of n bytes}. */
+static size_t compose(pair *t, rt_buf *b, int to, uint32_t number, size_t n)
+{
+    static const uint8_t from[] = "Xw\xb" "a@127.0.0.1" "\0\0\0\1\0\0\0\0\0\0\0\1";
+    uint8_t pid[RT_PID_BYTES_MAX];
+    rt_slice sender = rt_slice_of(from, sizeof from - 1);
+    size_t head, start = b->n;
+    if (start == 0) {
+        CHECK_INT(rt_outbound_begin(b), RT_OK);
+    } else {
+        CHECK_INT(rt_buf_reserve(b, RT_FRAME_NORMAL_HEAD), RT_OK);
+        memset(b->p + b->n, 0, RT_FRAME_NORMAL_HEAD);
+        b->n += RT_FRAME_NORMAL_HEAD;
+    }
+    if (to < 0) {
+        CHECK_INT(rt_control_reg_send(b, sender, S("name")), RT_OK);
+    } else {
+        size_t k = rt_route_pid(&t->n.route, t->box[to]->self, pid);
+        CHECK_INT(rt_control_send_sender(b, sender, rt_slice_of(pid, k)), RT_OK);
+    }
+    head = b->n - start;
+    CHECK_INT(rt_buf_reserve(b, 12 + n), RT_OK);
+    rt_buf_u8(b, RT_TAG_SMALL_TUPLE);
+    rt_buf_u8(b, 2);
+    rt_buf_u8(b, RT_TAG_INTEGER);
+    rt_buf_u32(b, number);
+    rt_buf_u8(b, RT_TAG_BINARY);
+    rt_buf_u32(b, (uint32_t)n);
+    memset(b->p + b->n, 'x', n);
+    b->n += n;
+    CHECK_INT(rt_outbound_end(b, start, &t->limits), RT_OK);
+    return head;
+}
+
+static int put(pair *t, int to, uint32_t number, size_t n)
+{
+    rt_buf b = RT_BUF_INIT;
+    size_t head = compose(t, &b, to, number, n);
+    int rc = rt_outbound_put(t->there, rt_slice_of(b.p, b.n), head, false, &t->limits, NULL);
+    rt_buf_fini(&b);
+    return rc;
+}
+
+/* Moves so many bytes of the queue to the wire, as they would be written. */
+static void write_some(pair *t, size_t most)
+{
+    rt_outq *q = &t->there->out;
+    struct iovec iov[RT_OUTQ_IOV_MAX];
+    int k = rt_outq_snapshot(q, iov, RT_OUTQ_IOV_MAX, most, true);
+    size_t done = 0;
+    for (int i = 0; i < k; i++) {
+        CHECK_INT(rt_buf_put(&t->wire, iov[i].iov_base, iov[i].iov_len), RT_OK);
+        done += iov[i].iov_len;
+    }
+    rt_outq_consume(q, done);
+}
+
+/* Feeds the packets that have come whole; how many. */
+static int read_all(pair *t)
+{
+    int packets = 0;
+    while (t->wire.n - t->read >= 4) {
+        size_t n = rt_load_u32(t->wire.p + t->read);
+        if (t->wire.n - t->read - 4 < n) break;
+        unsigned char *copy = check_copy(t->wire.p + t->read + 4, n);
+        CHECK_INT(rt_inbound_packet(&t->n.in, t->here, copy, n), RT_OK);
+        free(copy);
+        t->read += 4 + n;
+        packets++;
+    }
+    rt_inbound_flush(&t->n.in);
+    return packets;
+}
+
+/* The number of the next message of a process, or -1. */
+static int64_t next(pair *t, int box)
+{
+    rt_message *m = rt_process_pop(t->box[box]);
+    if (!m) return -1;
+    const uint8_t *p = rt_message_data(m);
+    uint32_t number = rt_load_u32(p + 3);
+    CHECK_INT(rt_load_u32(p + 8) + 12, m->n);
+    rt_message_free(m);
+    return number;
+}
+
+static void test_messages_of_one_way_share_a_frame(void)
+{
+    pair t;
+    pair_open(&t, true);
+    for (uint32_t i = 0; i < 5; i++) CHECK_INT(put(&t, 1, i, 10), RT_OK);
+    CHECK_INT(rt_outbound_count(t.there->out.lane[RT_LANE_PROMPT].first), 5);
+    CHECK_INT(t.there->count.messages_out, 5);
+    CHECK_INT(t.there->count.bytes_out, t.there->out.bytes);
+    CHECK_INT(put(&t, -1, 5, 10), RT_OK); /* another way */
+    CHECK_INT(put(&t, -1, 6, 10), RT_OK);
+    CHECK_INT(put(&t, 1, 7, 10), RT_OK);  /* and the first again, alone */
+    write_some(&t, SIZE_MAX);
+    CHECK_INT(read_all(&t), 3);
+    CHECK_INT(t.here->count.messages_in, 8);
+    CHECK_INT(t.here->count.bytes_in, t.there->count.bytes_out);
+    for (int i = 0; i < 5; i++) CHECK_INT(next(&t, 1), i);
+    CHECK_INT(next(&t, 1), 7);
+    CHECK_INT(next(&t, 1), -1);
+    CHECK_INT(next(&t, 0), 5);
+    CHECK_INT(next(&t, 0), 6);
+    pair_close(&t);
+}
+
+/* What somebody may be writing is not touched any more, nor what has another behind it. */
+static void test_what_ends_a_frame(void)
+{
+    pair t;
+    pair_open(&t, true);
+    CHECK_INT(put(&t, 1, 0, 10), RT_OK);
+    CHECK_INT(put(&t, 1, 1, 10), RT_OK);
+    write_some(&t, 9);                   /* within the first head */
+    CHECK_INT(put(&t, 1, 2, 10), RT_OK);
+    CHECK_INT(put(&t, 1, 3, 10), RT_OK);
+    rt_buf b = RT_BUF_INIT;              /* a signal */
+    compose(&t, &b, 2, 99, 1);
+    CHECK_INT(rt_outbound_put(t.there, rt_slice_of(b.p, b.n), 0, true, &t.limits, NULL), RT_OK);
+    rt_buf_fini(&b);
+    CHECK_INT(put(&t, 1, 4, RT_PACK_BYTES_MAX - 200), RT_OK);
+    CHECK_INT(put(&t, 1, 5, 150), RT_OK); /* too much for the same frame */
+    CHECK_INT(put(&t, 1, 6, 2 * RT_FRAGMENT_BYTES), RT_OK); /* two fragments */
+    CHECK_INT(put(&t, 1, 7, 10), RT_OK);  /* behind these, and so is the next */
+    CHECK_INT(put(&t, 1, 8, 10), RT_OK);
+    while (t.there->out.bytes) write_some(&t, SIZE_MAX);
+    CHECK_INT(read_all(&t), 1 + 1 + 1 + 2 + 3 + 2);
+    for (int i = 0; i < 9; i++) CHECK_INT(next(&t, 1), i);
+    CHECK_INT(next(&t, 2), 99);
+    pair_close(&t);
+}
+
+static void test_who_does_not_unpack_gets_frames(void)
+{
+    pair t;
+    pair_open(&t, false);
+    for (uint32_t i = 0; i < 5; i++) CHECK_INT(put(&t, 1, i, 10), RT_OK);
+    write_some(&t, SIZE_MAX);
+    CHECK_INT(read_all(&t), 5);
+    for (int i = 0; i < 5; i++) CHECK_INT(next(&t, 1), i);
+    pair_close(&t);
+}
+
+/* Several frames with one head, up to the hard limit of the queue: those before it are taken. */
+static void test_many_at_once_and_the_limit(void)
+{
+    pair t;
+    rt_buf b = RT_BUF_INIT;
+    rt_queued how;
+    size_t head = 0, each = 0;
+    pair_open(&t, true);
+    for (uint32_t i = 0; i < 100; i++) {
+        head = compose(&t, &b, 1, i, 10);
+        if (i == 0) each = b.n;
+    }
+    t.limits.queue_bytes_max = 40 * each + 3;
+    CHECK_INT(rt_outbound_put(t.there, rt_slice_of(b.p, b.n), head, false, &t.limits, &how),
+              RT_EFULL);
+    CHECK_INT(how.taken, 40 * each);
+    CHECK_INT(t.there->count.messages_out, 40);
+    CHECK_INT(t.there->out.bytes, 40 * (each - head) + head);
+    CHECK_INT(rt_outbound_count(t.there->out.lane[RT_LANE_PROMPT].first), 40);
+    write_some(&t, SIZE_MAX);
+    CHECK_INT(read_all(&t), 1);
+    for (int i = 0; i < 40; i++) CHECK_INT(next(&t, 1), i);
+    CHECK_INT(next(&t, 1), -1);
+    rt_buf_fini(&b);
+    pair_close(&t);
+}
+
+/* A pack as a peer might send it, cut at every byte; and from one that may not. */
+static void test_bad_packs(void)
+{
+    pair t, other;
+    rt_buf b = RT_BUF_INIT;
+    pair_open(&t, true);
+    pair_open(&other, false);
+    for (uint32_t i = 0; i < 3; i++) CHECK_INT(put(&t, 1, i, 10), RT_OK);
+    write_some(&t, SIZE_MAX);
+    size_t n = t.wire.n - 4, head = compose(&t, &b, 1, 0, 10) - 4;
+    for (size_t cut = 0; cut < n; cut++) {
+        unsigned char *copy = check_copy(t.wire.p + 4, cut);
+        int rc = rt_inbound_packet(&t.n.in, t.here, copy, cut);
+        bool whole = cut == 0 || (cut > head && (cut - head) % 22 == 0);
+        free(copy);
+        rt_inbound_flush(&t.n.in);
+        CHECK_INT(rc, whole ? RT_OK : RT_EBAD);
+        for (size_t i = 0; cut > head && i < (cut - head) / 22; i++) CHECK_INT(next(&t, 1), i);
+        CHECK_INT(next(&t, 1), -1);
+    }
+    CHECK_INT(rt_inbound_packet(&other.n.in, other.here, t.wire.p + 4, n), RT_EBAD);
+    rt_buf_fini(&b);
+    pair_close(&t);
+    pair_close(&other);
+}
+
+/* Fragments hold one message: its memory becomes the message. */
+static void test_a_pack_in_fragments(void)
+{
+    pair t;
+    pair_open(&t, true);
+    CHECK_INT(put(&t, 1, 0, 2 * RT_FRAGMENT_BYTES), RT_OK);
+    while (t.there->out.bytes) write_some(&t, SIZE_MAX);
+    t.wire.p[RT_FRAME_FRAG_FIRST_HEAD + RT_CONTROL_OP_AT] |= RT_OP_PACK;
+    for (int rc = RT_OK; rc == RT_OK;) {
+        size_t n = rt_load_u32(t.wire.p + t.read);
+        rc = rt_inbound_packet(&t.n.in, t.here, t.wire.p + t.read + 4, n);
+        t.read += 4 + n;
+        CHECK_INT(rc, t.read < t.wire.n ? RT_OK : RT_EBAD);
+    }
+    rt_inbound_flush(&t.n.in);
+    CHECK_INT(next(&t, 1), -1);
+    pair_close(&t);
+}
+
+/* Whichever allocation fails, what was accepted is what is queued. */
+static void test_no_memory(void)
+{
+    bool done = false;
+    for (long at = 0; !done; at++) {
+        pair t;
+        rt_buf b = RT_BUF_INIT;
+        rt_queued how;
+        size_t head = 0;
+        pair_open(&t, true);
+        for (uint32_t i = 0; i < 3000; i++) head = compose(&t, &b, 1, i, 10);
+        rt_alloc_fail_after(at);
+        int rc = rt_outbound_put(t.there, rt_slice_of(b.p, b.n), head, false, &t.limits, &how);
+        rt_alloc_fail_after(-1);
+        done = rc == RT_OK;
+        if (!done) CHECK_INT(rc, RT_ENOMEM);
+        uint64_t count = rt_outbound_count(t.there->out.lane[RT_LANE_PROMPT].first);
+        CHECK_INT(t.there->count.messages_out, count);
+        CHECK_INT(count, done ? 3000 : how.taken / (b.n / 3000));
+        while (t.there->out.bytes) write_some(&t, SIZE_MAX);
+        read_all(&t);
+        for (uint64_t i = 0; i < count; i++) CHECK_INT(next(&t, 1), i);
+        CHECK_INT(next(&t, 1), -1);
+        if (done) CHECK(at > 1);
+        rt_buf_fini(&b);
+        pair_close(&t);
+    }
+}
+
+/* Any mixture of sizes, ways and partial writes arrives whole and in order. */
+static void test_random(void)
+{
+    static const size_t sizes[] = {1, 10, 60, 700, 5000, 16200, 20000, 200000};
+    stress_random seed = {7};
+    pair t;
+    pair_open(&t, true);
+    uint32_t sent[BOXES] = {0}, got[BOXES] = {0};
+    int packets = 0;
+    for (int i = 0; i < 20000; i++) {
+        uint64_t r = stress_next(&seed);
+        int way = (int)(r % 8) < 5 ? 1 : (int)(r % 8) - 6;
+        int box = way < 0 ? 0 : way;
+        size_t n = sizes[r / 8 % 64 < 60 ? r / 8 % 3 : r / 8 % 8];
+        /* A box by its name alone: a pid and a name of one process keep no order in Erlang. */
+        CHECK_INT(put(&t, box == 0 ? -1 : box, sent[box]++, n), RT_OK);
+        if (r / 4096 % 8 == 0) write_some(&t, r / 65536 % 4 ? SIZE_MAX : r / 262144 % 3000 + 1);
+        if (t.there->out.bytes > 4u << 20) while (t.there->out.bytes) write_some(&t, SIZE_MAX);
+        packets += read_all(&t);
+        for (int k = 0; k < BOXES; k++)
+            for (int64_t m; (m = next(&t, k)) >= 0; got[k]++) CHECK_INT(m, got[k]);
+    }
+    while (t.there->out.bytes) write_some(&t, SIZE_MAX);
+    packets += read_all(&t);
+    for (int k = 0; k < BOXES; k++) {
+        for (int64_t m; (m = next(&t, k)) >= 0; got[k]++) CHECK_INT(m, got[k]);
+        CHECK_INT(got[k], sent[k]);
+    }
+    CHECK_INT(t.here->count.messages_in, 20000);
+    CHECK_INT(t.here->count.bytes_in, t.there->count.bytes_out);
+    CHECK(packets < 15000);
+    pair_close(&t);
+}
+
+TESTS(test_messages_of_one_way_share_a_frame, test_what_ends_a_frame,
+      test_who_does_not_unpack_gets_frames, test_many_at_once_and_the_limit, test_bad_packs,
+      test_a_pack_in_fragments, test_no_memory, test_random)
