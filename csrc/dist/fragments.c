@@ -21,15 +21,17 @@ struct rt_fragments {
     sequence **bucket; /* NULL, or BUCKETS chains */
     uint32_t depth_max, in_flight_max, in_flight;
     size_t message_bytes_max, held;
+    rt_pool *pool;
 };
 
 rt_fragments *rt_fragments_new(uint32_t in_flight_max, size_t message_bytes_max,
-                               uint32_t depth_max) {
+                               uint32_t depth_max, rt_pool *pool) {
     rt_fragments *f = rt_calloc(1, sizeof *f);
     if (!f) return NULL;
     f->depth_max = depth_max;
     f->in_flight_max = in_flight_max;
     f->message_bytes_max = message_bytes_max;
+    f->pool = pool;
     return f;
 }
 
@@ -99,6 +101,15 @@ static void unpack_atoms(const rt_buf *packed, rt_atoms *atoms) {
     }
 }
 
+/* Memory from the pool for a payload that begins with n bytes, if the fragments to come are as
+ * long as it, the last one aside; it grows when they are not. */
+static void payload_from_pool(const rt_fragments *f, const rt_frame *frame, size_t n, rt_buf *b) {
+    size_t most = RT_POOL_BYTES_MAX / (n + 1);
+    if (!f->pool || frame->fragment < 2 || frame->fragment > most) return;
+    size_t least = RT_FRAGMENTS_HEADROOM + ((size_t)frame->fragment - 1) * n + 1;
+    b->p = rt_pool_take(f->pool, least, &b->cap);
+}
+
 /* Takes what a first fragment holds: the whole control tuple and the whole
  * atom section, by the protocol. */
 static int fill_first(const rt_fragments *f, const rt_frame *frame, sequence *s) {
@@ -110,6 +121,7 @@ static int fill_first(const rt_fragments *f, const rt_frame *frame, sequence *s)
     rc = scan.cache_refs ? rt_term_expand_scanned(&s->control, p, (size_t)n, &scan)
                          : rt_buf_put(&s->control, p, (size_t)n);
     if (rc < 0) return rc;
+    payload_from_pool(f, frame, frame->body.n - (size_t)n, &s->payload);
     rc = rt_buf_reserve(&s->payload, RT_FRAGMENTS_HEADROOM + frame->body.n - (size_t)n);
     if (rc < 0) return rc;
     s->payload.n = RT_FRAGMENTS_HEADROOM;

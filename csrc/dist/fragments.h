@@ -2,7 +2,7 @@
  * Ownership: holds partial messages; a finished one is handed over.
  * Threads: one at a time.
  * Limits: fragments_in_flight_max sequences; message_bytes_max over all of one;
- * memory grows with what arrived, never with what is claimed.
+ * memory grows with what arrived, never with what is claimed; what a pool keeps is there already.
  * Errors: RT_EBAD for a continuation without a first fragment, a fragment id
  * out of order, a sequence begun twice; RT_ELIMIT; RT_ENOMEM. */
 #ifndef RT_DIST_FRAGMENTS_H
@@ -10,12 +10,13 @@
 
 #include "base/base.h"
 #include "base/buf.h"
+#include "base/pool.h"
 #include "dist/frame.h"
 
 typedef struct rt_fragments rt_fragments;
 
 /* What stands before a payload in its memory: room for whoever takes that over. */
-#define RT_FRAGMENTS_HEADROOM 56u
+#define RT_FRAGMENTS_HEADROOM 64u
 
 /* A whole message again. `control` is expanded (no cache references);
  * `payload` may hold references into `atoms`. All of it is owned by the
@@ -31,8 +32,9 @@ RT_INLINE rt_slice rt_assembled_payload(const rt_assembled *a) {
     return rt_slice_of(a->payload.p + RT_FRAGMENTS_HEADROOM, a->payload.n - RT_FRAGMENTS_HEADROOM);
 }
 
+/* `pool`: where memory for payloads is looked for first; it outlives this. NULL: none. */
 rt_fragments *rt_fragments_new(uint32_t in_flight_max, size_t message_bytes_max,
-                               uint32_t depth_max);
+                               uint32_t depth_max, rt_pool *pool);
 void rt_fragments_free(rt_fragments *f);
 /* Feeds a FRAG_FIRST or FRAG_NEXT frame. 1: `out` is filled; 0: more to come. */
 int rt_fragments_feed(rt_fragments *f, const rt_frame *frame, rt_assembled *out);

@@ -24,6 +24,7 @@ static rt_block *block_new(const rt_block *before, size_t need) {
     b->padding = 0;
     b->used = 0;
     b->cap = cap;
+    b->pool = NULL;
     return b;
 }
 
@@ -55,11 +56,14 @@ rt_message *rt_chain_add(rt_chain *chain, rt_pid target, uint32_t n) {
     return m;
 }
 
-void rt_chain_adopt(rt_chain *chain, rt_pid target, void *memory, uint32_t n) {
+void rt_chain_adopt(rt_chain *chain, rt_pid target, void *memory, size_t cap, uint32_t n,
+                    rt_pool *pool) {
     rt_block *b = memory;
     b->live = 1;
     b->padding = 0;
-    b->used = b->cap = room_for(n);
+    b->used = b->cap = cap - sizeof *b;
+    b->pool = pool;
+    if (pool) rt_pool_hold(pool);
     append(chain, (rt_message *)(b + 1), b, target, n);
 }
 
@@ -81,10 +85,20 @@ void rt_chain_undo(rt_chain *chain) {
     rt_message_free(m);
 }
 
+static void block_free(rt_block *b) {
+    rt_pool *pool = b->pool;
+    if (RT_LIKELY(!pool)) {
+        rt_free(b);
+        return;
+    }
+    rt_pool_give(pool, b, sizeof *b + b->cap);
+    rt_pool_rele(pool);
+}
+
 void rt_message_free(rt_message *m) {
     if (!m) return;
     RT_ASSERT(m->block->live > 0);
-    if (--m->block->live == 0) rt_free(m->block);
+    if (--m->block->live == 0) block_free(m->block);
 }
 
 void rt_chain_cut(rt_chain *chain, uint32_t count) {

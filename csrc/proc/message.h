@@ -14,6 +14,7 @@
 
 #include "base/atomic.h"
 #include "base/base.h"
+#include "base/pool.h"
 #include "sync/mpsc.h"
 
 #define RT_BLOCK_BYTES 8192u
@@ -24,6 +25,7 @@ typedef struct rt_block {
     uint32_t live;          /* messages not yet freed */
     uint32_t padding;
     size_t used, cap;       /* bytes behind this head */
+    rt_pool *pool;          /* held, and given this memory at the end; or NULL */
 } rt_block;
 
 typedef struct rt_message {
@@ -48,10 +50,12 @@ typedef struct rt_chain {
 /* Appends a message with room for n bytes to the chain, in the last block when
  * it fits, else in a new one; NULL when memory is short (chain untouched). */
 rt_message *rt_chain_add(rt_chain *chain, rt_pid target, uint32_t n);
-/* Appends the n bytes that stand RT_MESSAGE_HEADROOM bytes behind `memory` as a message of
- * a block of its own; the memory is the chain's from now on. */
+/* Appends the n bytes that stand RT_MESSAGE_HEADROOM bytes behind `memory`, of `cap` bytes, as a
+ * message of a block of its own; the memory is the chain's from now on, and in the end given to
+ * the pool, which may be NULL. */
 #define RT_MESSAGE_HEADROOM (sizeof(rt_block) + sizeof(rt_message))
-void rt_chain_adopt(rt_chain *chain, rt_pid target, void *memory, uint32_t n);
+void rt_chain_adopt(rt_chain *chain, rt_pid target, void *memory, size_t cap, uint32_t n,
+                    rt_pool *pool);
 /* Takes the last added message back (its content proved invalid). Only right
  * after rt_chain_add. */
 void rt_chain_undo(rt_chain *chain);

@@ -61,16 +61,17 @@ _Static_assert(RT_MESSAGE_HEADROOM == RT_FRAGMENTS_HEADROOM, "for a message's he
 
 /* A large payload that was put together from fragments becomes the message as it stands,
  * unless atoms had to be put into it. */
-static bool take_over(rt_inbound *in, rt_pid to, rt_slice payload)
+static bool take_over(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
 {
     rt_buf *b = in->assembled;
     if (!b || payload.p != b->p + RT_FRAGMENTS_HEADROOM) return false;
-    size_t need = RT_FRAGMENTS_HEADROOM + payload.n;
+    size_t need = RT_FRAGMENTS_HEADROOM + payload.n, cap = b->cap;
     /* Growing left room behind it. */
-    uint8_t *p = b->cap - need > need / 4 ? rt_realloc(b->p, need) : b->p;
+    if (cap - need > need / 4) cap = need;
+    uint8_t *p = cap < b->cap ? rt_realloc(b->p, cap) : b->p;
     if (!p) return false;
     *b = (rt_buf)RT_BUF_INIT;
-    rt_chain_adopt(&in->chain, to, p, (uint32_t)payload.n);
+    rt_chain_adopt(&in->chain, to, p, cap, (uint32_t)payload.n, peer->pool);
     return true;
 }
 
@@ -84,7 +85,7 @@ static int gather(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
     if (in->chain.first && (in->chain_to != to || in->chain.bytes > CHAIN_BYTES_MAX))
         rt_inbound_flush(in);
     if (payload.n > UINT32_MAX) return RT_ELIMIT;
-    if (!take_over(in, to, payload)) {
+    if (!take_over(in, peer, to, payload)) {
         rt_message *m = rt_chain_add(&in->chain, to, (uint32_t)payload.n);
         if (!m) return RT_ENOMEM;
         memcpy(rt_message_data(m), payload.p, payload.n);

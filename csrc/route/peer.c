@@ -13,6 +13,7 @@ struct rt_peers {
     pthread_mutex_t lock;
     rt_limits limits;
     rt_chunk_pool pool;      /* of all their queues */
+    rt_pool *large;          /* of what comes from them */
     rt_peer **bucket;
     uint32_t buckets;        /* a power of two */
     rt_peer **at;            /* by number - 1 */
@@ -38,10 +39,12 @@ rt_peers *rt_peers_new(const rt_limits *limits)
     t->limits = *limits;
     t->buckets = 64;
     t->bucket = rt_calloc(t->buckets, sizeof *t->bucket);
-    if (!t->bucket || rt_chunk_pool_init(&t->pool) < 0) goto fail;
+    t->large = rt_pool_new();
+    if (!t->bucket || !t->large || rt_chunk_pool_init(&t->pool) < 0) goto fail;
     if (pthread_mutex_init(&t->lock, NULL) == 0) return t;
     rt_chunk_pool_fini(&t->pool);
 fail:
+    rt_pool_rele(t->large);
     rt_free(t->bucket);
     rt_free(t);
     return NULL;
@@ -76,11 +79,12 @@ void rt_peers_free(rt_peers *t)
     rt_free(t->at);
     rt_free(t->bucket);
     rt_chunk_pool_fini(&t->pool);
+    rt_pool_rele(t->large);  /* messages that wait in boxes hold it */
     pthread_mutex_destroy(&t->lock);
     rt_free(t);
 }
 
-static rt_peer *peer_new(rt_slice name, rt_chunk_pool *pool)
+static rt_peer *peer_new(rt_slice name, rt_chunk_pool *pool, rt_pool *large)
 {
     rt_buf atom = RT_BUF_INIT;
     rt_peer *p = rt_calloc(1, sizeof *p);
@@ -91,6 +95,7 @@ static rt_peer *peer_new(rt_slice name, rt_chunk_pool *pool)
         pthread_mutex_destroy(&p->out.lock);
         goto fail;
     }
+    p->pool = large;
     p->name = rt_slice_of(copy, name.n);
     p->atom = rt_slice_of(atom.p, atom.n);
     return p;
@@ -143,7 +148,7 @@ static int insert(rt_peers *t, rt_slice name, uint64_t hash, rt_peer **out)
         t->at = at;
         t->cap = cap;
     }
-    rt_peer *p = peer_new(name, &t->pool);
+    rt_peer *p = peer_new(name, &t->pool, t->large);
     if (!p) return RT_ENOMEM;
     rt_peer **slot = &t->bucket[hash & (t->buckets - 1)];
     p->next = *slot;
@@ -226,7 +231,8 @@ int rt_peer_up(rt_peer *p, uint64_t flags, uint32_t creation, const rt_limits *l
 {
     rt_atom_cache *cache = rt_atom_cache_new();
     rt_fragments *assembly = rt_fragments_new(limits->fragments_in_flight_max,
-                                              limits->message_bytes_max, limits->term_depth_max);
+                                              limits->message_bytes_max, limits->term_depth_max,
+                                              p->pool);
     if (!cache || !assembly) {
         rt_atom_cache_free(cache);
         rt_fragments_free(assembly);

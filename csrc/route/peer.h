@@ -12,6 +12,7 @@
 #include "base/atomic.h"
 #include "base/limits.h"
 #include "base/outq.h"
+#include "base/pool.h"
 #include "dist/atom_cache.h"
 #include "dist/flags.h"
 #include "dist/fragments.h"
@@ -43,6 +44,7 @@ typedef struct rt_peer {
     uint64_t sequence;              /* next fragment sequence; under out.lock */
     rt_atom_cache *cache;           /* driver */
     rt_fragments *assembly;         /* driver */
+    rt_pool *pool;                  /* for large messages from all peers; their table's */
     struct rt_repeats *repeats;     /* driver: see inbound.h; NULL before the first message */
     rt_peer_counters count;
     uint8_t *cookie;                /* of its own, or NULL; under out.lock */

@@ -47,7 +47,7 @@ static void open_receiver(receiver *r, const vector *v, const vector *other) {
     memset(r, 0, sizeof *r);
     r->header = !has(v->name, "pass");
     r->cache = rt_atom_cache_new();
-    r->fragments = rt_fragments_new(16, MESSAGE_BYTES_MAX, DEPTH);
+    r->fragments = rt_fragments_new(16, MESSAGE_BYTES_MAX, DEPTH, NULL);
     CHECK_INT(rt_handshake_init(&r->hs, initiator, initiator ? first : second, RT_FLAGS_OURS, 5,
                                 challenge, S("vectors"), initiator ? second : S("")), 0);
     if (initiator) CHECK_INT(rt_handshake_start(&r->hs, &r->out), 0);

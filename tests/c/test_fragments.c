@@ -45,7 +45,7 @@ static void check_message(rt_assembled *a, rt_slice payload) {
 }
 
 static void one_fragment_is_a_message(void) {
-    rt_fragments *f = rt_fragments_new(0, 1000, DEPTH);
+    rt_fragments *f = rt_fragments_new(0, 1000, DEPTH, NULL);
     rt_assembled a;
     CHECK_INT(feed_first(f, 1, 1, S(CONTROL "R\0"), &a), 1);
     check_message(&a, S("R\0"));
@@ -59,7 +59,7 @@ static void one_fragment_is_a_message(void) {
 
 static void sequences_interleave(void) {
     enum { N = 200 };
-    rt_fragments *f = rt_fragments_new(N, 1000, DEPTH);
+    rt_fragments *f = rt_fragments_new(N, 1000, DEPTH, NULL);
     rt_assembled a;
     for (uint64_t s = 0; s < N; s++)
         CHECK_INT(feed_first(f, s << 32 | s % 7, 3, S(CONTROL "m"), &a), 0);
@@ -81,7 +81,7 @@ static void sequences_interleave(void) {
 
 /* What the caller's buffers held may be gone when the message is whole. */
 static void nothing_points_into_the_packets(void) {
-    rt_fragments *f = rt_fragments_new(4, 1000, DEPTH);
+    rt_fragments *f = rt_fragments_new(4, 1000, DEPTH, NULL);
     unsigned char *atom = check_copy("ab", 2), *body = check_copy(CONTROL "R\0", 10);
     rt_frame frame = first(5, 2, rt_slice_of(body, 10));
     rt_assembled a;
@@ -95,7 +95,7 @@ static void nothing_points_into_the_packets(void) {
 }
 
 static void order_is_checked(void) {
-    rt_fragments *f = rt_fragments_new(4, 1000, DEPTH);
+    rt_fragments *f = rt_fragments_new(4, 1000, DEPTH, NULL);
     rt_assembled a;
     CHECK_INT(feed_next(f, 1, 1, S("x"), &a), RT_EBAD); /* nothing was begun */
     CHECK_INT(feed_first(f, 1, 4, S(CONTROL), &a), 0);
@@ -111,7 +111,7 @@ static void order_is_checked(void) {
 }
 
 static void the_first_holds_the_whole_control(void) {
-    rt_fragments *f = rt_fragments_new(4, 1000, DEPTH);
+    rt_fragments *f = rt_fragments_new(4, 1000, DEPTH, NULL);
     rt_assembled a;
     for (size_t n = 0; n < sizeof CONTROL - 1; n++)
         CHECK_INT(feed_first(f, 1, 2, rt_slice_of(CONTROL, n), &a), RT_EBAD);
@@ -123,7 +123,7 @@ static void the_first_holds_the_whole_control(void) {
 }
 
 static void limits_hold(void) {
-    rt_fragments *f = rt_fragments_new(2, 30, DEPTH);
+    rt_fragments *f = rt_fragments_new(2, 30, DEPTH, NULL);
     rt_assembled a;
     size_t held;
     CHECK_INT(feed_first(f, 1, 3, S(CONTROL "0123456789"), &a), 0);
@@ -147,7 +147,7 @@ static void limits_hold(void) {
 
 /* A claim of 2^64 fragments costs no more than what came. */
 static void claims_cost_nothing(void) {
-    rt_fragments *f = rt_fragments_new(2, 1000, DEPTH);
+    rt_fragments *f = rt_fragments_new(2, 1000, DEPTH, NULL);
     rt_assembled a;
     CHECK_INT(feed_first(f, 1, UINT64_MAX, S(CONTROL), &a), 0);
     CHECK(rt_fragments_held(f) < 50);
@@ -167,9 +167,9 @@ static void every_allocation_fails_once(void) {
     int rc = RT_ENOMEM;
     long at = 0;
     rt_alloc_fail_after(0);
-    CHECK(rt_fragments_new(1, 1, 1) == NULL);
+    CHECK(rt_fragments_new(1, 1, 1, NULL) == NULL);
     for (; rc == RT_ENOMEM; at++) {
-        rt_fragments *f = rt_fragments_new(4, 1000, DEPTH);
+        rt_fragments *f = rt_fragments_new(4, 1000, DEPTH, NULL);
         rt_assembled a;
         rt_alloc_fail_after(at);
         rc = one_message(f, &a);

@@ -405,6 +405,38 @@ static void test_fragments(void)
     node_close(&n);
 }
 
+/* The memory of a large message is that of the next one, and goes when nobody holds it. */
+static void test_large_memory_serves_again(void)
+{
+    static const size_t sizes[] = {300000, 300000, 299000, 320000, 300000};
+    node n;
+    rt_buf term = RT_BUF_INIT;
+    const rt_message *last = NULL;
+    rt_message *m = NULL;
+    node_open(&n);
+    rt_peer *p = peer_up(&n, "a@127.0.0.1");
+    for (uint64_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        put_large(&term, sizes[i], false);
+        CHECK_INT(feed_parts(&n, p, &term, 1 << 16, i + 1), RT_OK);
+        m = rt_process_pop(n.box);
+        if (!CHECK(m != NULL)) return;
+        CHECK_INT(m->n, term.n);
+        CHECK_BYTES(rt_message_data(m), term.p, term.n);
+        if (i == 1 || i == 2) CHECK(m == last);
+        last = m;
+        if (i + 1 < sizeof sizes / sizeof sizes[0]) rt_message_free(m);
+    }
+    /* Waiting, it is not given to others. */
+    put_large(&term, 300000, false);
+    CHECK_INT(feed_parts(&n, p, &term, 1 << 16, 99), RT_OK);
+    rt_message *other = rt_process_pop(n.box);
+    CHECK(other != NULL && other != m);
+    node_close(&n);
+    rt_message_free(m);
+    rt_message_free(other);
+    rt_buf_fini(&term);
+}
+
 static void test_fragments_without_memory(void)
 {
     node n;
@@ -530,5 +562,5 @@ static void test_memory_makes_no_difference(void)
 
 TESTS(test_a_head_that_repeats_itself, test_heads_of_many_processes, test_a_slot_that_changes,
       test_a_slot_written_twice_in_one_header, test_a_name_that_moves, test_a_process_that_ends, test_a_connection_that_is_new,
-      test_each_peer_has_its_own, test_a_payload_that_is_cut, test_fragments,
+      test_each_peer_has_its_own, test_a_payload_that_is_cut, test_fragments, test_large_memory_serves_again,
       test_fragments_without_memory, test_no_memory, test_memory_makes_no_difference)

@@ -62,7 +62,7 @@ static void write_some(rt_outq *q, size_t n, rt_buf *out)
 /* Reads the fragments of one message and compares what they carry. */
 static void check_fragments(rt_slice sent, rt_slice frame, uint64_t seq, const rt_limits *limits)
 {
-    rt_fragments *f = rt_fragments_new(4, limits->message_bytes_max, limits->term_depth_max);
+    rt_fragments *f = rt_fragments_new(4, limits->message_bytes_max, limits->term_depth_max, NULL);
     rt_atom_cache *cache = rt_atom_cache_new();
     rt_assembled whole;
     int done = 0;
@@ -206,7 +206,7 @@ static void compose_to(rt_buf *b, uint32_t from, address to, uint32_t number, si
 /* The numbers of the messages on a wire, in the order in which they are whole. */
 static size_t arrivals(rt_slice wire, uint32_t *number, size_t max, const rt_limits *limits)
 {
-    rt_fragments *f = rt_fragments_new(64, limits->message_bytes_max, limits->term_depth_max);
+    rt_fragments *f = rt_fragments_new(64, limits->message_bytes_max, limits->term_depth_max, NULL);
     rt_atom_cache *cache = rt_atom_cache_new();
     size_t found = 0;
     for (size_t at = 0; at + 4 <= wire.n;) {
