@@ -314,12 +314,13 @@ static uint32_t shortest_round_trip(int fd)
     return us;
 }
 
-void rt_socket_settle(int fd)
+void rt_socket_settle(int fd, bool wide)
 {
     uint32_t us = shortest_round_trip(fd);
     if (us == 0 || us >= RT_SOCKET_NEAR_US) return;
     int bytes = (int)(us * RT_SOCKET_NEAR_BYTES_PER_US);
-    if (bytes < RT_SOCKET_WINDOW_MIN) bytes = RT_SOCKET_WINDOW_MIN;
+    int least = wide ? RT_SOCKET_WINDOW_WIDE : RT_SOCKET_WINDOW_MIN;
+    if (bytes < least) bytes = least;
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes); /* a hint */
 }
 

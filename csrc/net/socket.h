@@ -54,13 +54,14 @@ int rt_socket_peer(int fd, rt_address *out);
 double rt_socket_round_trip(int fd);
 /* For a stream that large messages come on: the kernel, left alone, lets a fast sender run many
  * megabytes ahead of its reader, and what comes behind waits for all of them. One that has only
- * small ones keeps its window: what the kernel needs to hold each counts too, and is more than they. With a peer that is
- * near, what is on its way at 2.5 GB/s is enough; one farther away than a millisecond keeps what
- * the kernel finds right. */
+ * small ones keeps its window: what the kernel needs to hold each counts too, and is more than
+ * they. With a peer that is near, what is on its way at 2.5 GB/s is enough, `wide` or not; one
+ * farther away than a millisecond keeps what the kernel finds right. */
 #define RT_SOCKET_NEAR_US 1000u
 #define RT_SOCKET_NEAR_BYTES_PER_US 2500u
 #define RT_SOCKET_WINDOW_MIN (128 * 1024)
-void rt_socket_settle(int fd);
+#define RT_SOCKET_WINDOW_WIDE (1024 * 1024)
+void rt_socket_settle(int fd, bool wide);
 void rt_socket_close(int fd);                /* keeps errno; -1 is harmless */
 
 #endif

@@ -21,6 +21,9 @@ enum rt_session_state {
     RT_SESSION_UP
 };
 
+/* How far the peer's kernel may run ahead: see rt_socket_settle. */
+enum rt_window { RT_WINDOW_UNSET, RT_WINDOW_WIDE, RT_WINDOW_NARROW };
+
 typedef struct rt_session {
     rt_conn conn;
     bool conn_open;              /* conn is initialised */
@@ -28,7 +31,9 @@ typedef struct rt_session {
     rt_peer *peer;               /* NULL: an incoming one of whom nothing is proved */
     enum rt_session_state state;
     bool initiator;
-    bool settled;                /* it has had a large packet: see rt_socket_settle */
+    enum rt_window window;       /* as it was set last; */
+    bool small_came, large_came; /* what is in the present read, */
+    uint64_t small_at, large_at; /* and when such a message came last */
     rt_handshake *hs;            /* until the connection is up */
     rt_timer timer;
     struct rt_attempt *attempt;  /* while connecting out */

@@ -8,8 +8,11 @@
 #include "base/random.h"
 #include "node/internal.h"
 #include "route/signal.h"
+#include "term/tags.h"
 
 #define LARGE_PACKET_BYTES (16u * 1024u)
+#define MIXED_NS 100000000u       /* small and large ones within this: both at once */
+#define WIDEN_NS 1000000000u      /* large ones alone for so long */
 #define TICKS_PER_TIME 4   /* a tick every quarter of net_ticktime */
 
 static const rt_conn_ops dist_ops;
@@ -372,18 +375,37 @@ static int64_t handshake_bytes(rt_conn *c, const uint8_t *p, size_t n)
 static int session_packet(rt_conn *c, const uint8_t *p, size_t n)
 {
     rt_session *l = session_of(c);
-    if (RT_UNLIKELY(n >= LARGE_PACKET_BYTES && !l->settled)) {
-        l->settled = true;
-        rt_socket_settle(c->source.fd);
-    }
+    /* A large message's last fragment is no small message, nor is a tick. */
+    if (n >= LARGE_PACKET_BYTES) l->large_came = true;
+    else if (n > 1 && p[1] != RT_TAG_DIST_FRAG_NEXT) l->small_came = true;
     return rt_inbound_packet(&l->node->inbound, l->peer, p, n);
+}
+
+/* A wide window lets large messages come faster, and small ones wait for more of them: it is for
+ * connections that have, for a while, only large ones. */
+static void choose_window(rt_session *l, uint64_t now)
+{
+    enum rt_window want = l->window;
+    if (l->small_came) l->small_at = now;
+    if (l->large_came) l->large_at = now;
+    l->small_came = l->large_came = false;
+    if (l->large_at == 0) return;
+    if (l->small_at && now - l->small_at < MIXED_NS && now - l->large_at < MIXED_NS)
+        want = RT_WINDOW_NARROW;
+    else if (l->large_at == now && (want == RT_WINDOW_UNSET || now - l->small_at > WIDEN_NS))
+        want = RT_WINDOW_WIDE;
+    if (want == l->window) return;
+    l->window = want;
+    rt_socket_settle(l->conn.source.fd, want == RT_WINDOW_WIDE);
 }
 
 static void session_batch(rt_conn *c)
 {
     rt_session *l = session_of(c);
+    uint64_t now = rt_now();
     rt_inbound_flush(&l->node->inbound);
-    atomic_store_explicit(&l->peer->count.heard, rt_now(), memory_order_relaxed); /* a counter */
+    choose_window(l, now);
+    atomic_store_explicit(&l->peer->count.heard, now, memory_order_relaxed); /* a counter */
 }
 
 static void session_written(rt_conn *c)

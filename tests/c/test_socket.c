@@ -248,7 +248,9 @@ static void test_how_far_a_sender_runs_ahead(void)
     CHECK(wait_for(fd, POLLIN));
     take_byte(fd);
     int before = option(out, SOL_SOCKET, SO_RCVBUF);
-    rt_socket_settle(out);
+    rt_socket_settle(out, true);
+    CHECK(option(out, SOL_SOCKET, SO_RCVBUF) >= RT_SOCKET_WINDOW_WIDE);
+    rt_socket_settle(out, false);
     int window = option(out, SOL_SOCKET, SO_RCVBUF); /* the kernel's own use is counted in */
     CHECK(window >= 2 * RT_SOCKET_WINDOW_MIN);
     CHECK(window < 2 * (int)(RT_SOCKET_NEAR_US * RT_SOCKET_NEAR_BYTES_PER_US));
@@ -271,11 +273,11 @@ static void test_how_far_a_sender_runs_ahead(void)
     rt_socket_close(out);
     rt_socket_close(listener);
     CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-    rt_socket_settle(pair[0]);                      /* not TCP: nothing */
+    rt_socket_settle(pair[0], true);                      /* not TCP: nothing */
     CHECK_INT(rt_socket_unsent(pair[0]), 0);
     rt_socket_close(pair[0]);
     rt_socket_close(pair[1]);
-    rt_socket_settle(-1);
+    rt_socket_settle(-1, true);
     CHECK_INT(rt_socket_unsent(-1), 0);
 }
 
