@@ -174,6 +174,10 @@ cdef extern from "router.h" nogil:
     int rt_peers_get(rt_peers *t, rt_slice name, rt_peer **out)
     uint32_t rt_peers_count(rt_peers *t)
     rt_peer *rt_peers_at(rt_peers *t, uint32_t number)
+    ctypedef struct rt_pool:
+        pass
+    rt_pool *rt_peers_pool(rt_peers *t)
+    void *rt_pool_take(rt_pool *p, size_t least, size_t *cap)
     rt_peer_state rt_peer_state_of(const rt_peer *p)
     bint rt_peer_lacks(rt_peer *p, uint64_t flags)
     const uint64_t RT_F_PUBLISHED
@@ -297,7 +301,8 @@ cdef extern from "router.h" nogil:
     int rt_node_abandon(rt_node *n, rt_peer *p, const char *text)
     int rt_node_disconnect(rt_node *n, rt_peer *p)
     int rt_node_set_cookie(rt_node *n, rt_peer *p, rt_slice cookie)
-    int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, size_t head, unsigned how)
+    int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, size_t head, unsigned how,
+                     rt_buf *own)
     uint64_t rt_node_turns(const rt_node *n)
     void rt_node_consumed(rt_node *n, rt_process *p)
     bint rt_node_box_full(const rt_process *p)

@@ -40,6 +40,7 @@ cdef class NodeCore:
     cdef rt_route *route
     cdef rt_buf scratch
     cdef bint scratch_busy
+    cdef size_t large             # bytes of the last message that took the scratch with it
     cdef bint is_running
     cdef bint forked
     cdef uint64_t credit_turn     # the turn in which the direct write was used up
@@ -329,7 +330,14 @@ cdef class NodeCore:
             return own
         self.scratch_busy = True
         self.scratch.n = 0
+        if self.scratch.p == NULL and self.large:
+            self.refill(&self.scratch)
         return &self.scratch
+
+    cdef void refill(self, rt_buf *b) noexcept:
+        """Memory that a large message gave back, for the next one like it."""
+        b.n = 0
+        b.p = <uint8_t *>rt_pool_take(rt_peers_pool(self.route.peers), self.large, &b.cap)
 
     cdef void give_scratch(self, rt_buf *b) noexcept:
         if b != &self.scratch:
@@ -339,8 +347,11 @@ cdef class NodeCore:
         if b.cap > SCRATCH_KEPT_BYTES:  # a large message must not pin its size for ever
             rt_buf_fini(b)
 
-    cdef int put(self, Peer peer, rt_slice frames, size_t head, bint alone) except -1:
-        """Queues whole frames, whose heads are the same; writes them or sees that somebody does."""
+    cdef int put(self, Peer peer, rt_slice frames, size_t head, bint alone, rt_buf *own) except -1:
+        """Queues whole frames, whose heads are the same; writes them or sees that somebody does.
+
+        own: NULL, or the buffer of one frame, which may be taken: it is empty then.
+        """
         cdef unsigned how = 0
         cdef int rc
         cdef LoopFlush flush = self.loop_flush
@@ -351,9 +362,11 @@ cdef class NodeCore:
                 how = RT_SEND_DIRECT
         if flush is None or not flush.here():
             how |= RT_SEND_WAKE
-        rc = rt_node_send(self.ptr, peer.ptr, frames, head, how)
+        rc = rt_node_send(self.ptr, peer.ptr, frames, head, how, own)
         if rc == RT_ENOTCONN:
-            rc = self.connect_and_send(peer, frames, head, how)
+            rc = self.connect_and_send(peer, frames, head, how, own)
+        if own != NULL and own.p == NULL:
+            self.large = frames.n
         if how & RT_SEND_DIRECT:
             self.credit = False
             self.credit_turn = rt_node_turns(self.ptr)
@@ -363,13 +376,14 @@ cdef class NodeCore:
             self.not_sent(peer, rc)
         return 0
 
-    cdef int connect_and_send(self, Peer peer, rt_slice frames, size_t head, unsigned how) except -1000:
+    cdef int connect_and_send(self, Peer peer, rt_slice frames, size_t head, unsigned how,
+                              rt_buf *own) except -1000:
         # The frames are queued before the attempt begins: one that fails at once then
         # counts them as lost like any other. Another thread's attempt may have failed.
         cdef int rc = RT_ENOTCONN
         for _ in range(100):
             held = self._hold(peer)
-            rc = rt_node_send(self.ptr, peer.ptr, frames, head, how)
+            rc = rt_node_send(self.ptr, peer.ptr, frames, head, how, own)
             if held:
                 self._connect_held(peer)
             if rc != RT_ENOTCONN:
@@ -458,7 +472,7 @@ cdef class NodeCore:
             head = b.n
             rt_py_encode(self.codec, term, b)
             self.end(b, 0)
-            return self.put(peer, rt_slice_of(b.p, b.n), head, True)
+            return self.put(peer, rt_slice_of(b.p, b.n), head, True, b)
         finally:
             self.give_scratch(b)
 
@@ -491,14 +505,17 @@ cdef class NodeCore:
                     whole = start if b.n - start > RT_FRAGMENT_BYTES else b.n
                     start = 0
                     if whole > 0:
-                        self.put(peer, rt_slice_of(b.p, whole), head, False)
+                        self.put(peer, rt_slice_of(b.p, whole), head, False, NULL)
                     if whole < b.n:
-                        self.put(peer, rt_slice_of(b.p + whole, b.n - whole), head, False)
+                        self.put(peer, rt_slice_of(b.p + whole, b.n - whole), head, False, b)
                     b.n = head
                     fresh = True
+                    if b.p == NULL:
+                        self.refill(b)
+                        self.begin(b, dest, sender)
             finally:
                 if start > 0:
-                    self.put(peer, rt_slice_of(b.p, start), head, False)
+                    self.put(peer, rt_slice_of(b.p, start), head, False, NULL)
             return 0
         finally:
             self.give_scratch(b)
@@ -701,7 +718,7 @@ cdef class NodeCore:
                 check(rt_multicast_put(b, members, count), "cannot send")
             check(rt_buf_put(b, body.p, body.n), "cannot send")
             self.end(b, 0)
-            return self.put(peer, rt_slice_of(b.p, b.n), 0, False)
+            return self.put(peer, rt_slice_of(b.p, b.n), 0, False, b)
         finally:
             self.give_scratch(b)
 

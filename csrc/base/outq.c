@@ -57,10 +57,32 @@ void rt_outq_fini(rt_outq *q)
     pthread_mutex_destroy(&q->lock);
 }
 
+rt_shared *rt_shared_new(rt_buf *b, rt_pool *pool)
+{
+    rt_shared *s = rt_malloc(sizeof *s);
+    if (!s) return NULL;
+    atomic_init(&s->refs, 1);
+    rt_pool_hold(pool);
+    s->pool = pool;
+    s->memory = *b;
+    *b = (rt_buf)RT_BUF_INIT;
+    return s;
+}
+
+void rt_shared_rele(rt_shared *s)
+{
+    /* acq_rel: the last one's gift comes after everybody's reading */
+    if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) > 1) return;
+    rt_pool_give(s->pool, s->memory.p, s->memory.cap);
+    rt_pool_rele(s->pool);
+    rt_free(s);
+}
+
 void rt_outchunk_free(rt_outchunk *list)
 {
     while (list) {
         rt_outchunk *next = list->next;
+        rt_shared_rele(list->shared);
         rt_free(list);
         list = next;
     }
@@ -89,11 +111,13 @@ static rt_outchunk *chunk_new(rt_outq *q, size_t n)
     c->off = c->n = 0;
     c->cap = n;
     c->raw = c->keyed = false;
+    c->shared = NULL;
     return c;
 }
 
 static void chunk_free(rt_outq *q, rt_outchunk *c)
 {
+    rt_shared_rele(c->shared);
     if (!q->pool || c->cap != RT_OUTQ_CHUNK_BYTES || !pool_give(q->pool, c)) rt_free(c);
 }
 
@@ -138,6 +162,20 @@ uint8_t *rt_outq_add_bulk(rt_outq *q, size_t n)
 {
     bool pooled = n > SMALL_CHUNK_BYTES && n <= RT_OUTQ_CHUNK_BYTES;
     return append(q, &q->lane[RT_LANE_BULK], n, pooled ? RT_OUTQ_CHUNK_BYTES : n);
+}
+
+uint8_t *rt_outq_add_shared(rt_outq *q, size_t head, const uint8_t *p, size_t n, rt_shared *s)
+{
+    uint8_t *to = append(q, &q->lane[RT_LANE_BULK], head, head);
+    if (!to) return NULL;
+    rt_outchunk *c = q->lane[RT_LANE_BULK].last;
+    /* relaxed: who holds one can hand on another */
+    atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+    c->shared = s;
+    c->rest = p;
+    c->n += n;
+    q->bytes += n;
+    return to;
 }
 
 int rt_outq_keys_ready(rt_outq *q)
@@ -207,16 +245,19 @@ int rt_outq_put_front(rt_outq *q, const void *p, size_t n)
 static const rt_outchunk *gather(const rt_outchunk *c, size_t limit, struct iovec *iov, int *k,
                                  int max, size_t *left, size_t *planned)
 {
-    for (; c && *k < max && *left > 0 && limit > 0; c = c->next) {
+    for (; c && *k + (c->shared ? 2 : 1) <= max && *left > 0 && limit > 0; c = c->next) {
         size_t have = c->n - c->off, n = have;
         if (n > *left) n = *left;
         limit = n < limit ? limit - n : 0;
-        if (n == 0) continue;
-        iov[*k].iov_base = (uint8_t *)c->data + c->off;
-        iov[*k].iov_len = n;
         *left -= n;
         *planned += n;
-        ++*k;
+        for (size_t at = c->off, end = at + n; at < end; ++*k) {
+            bool rest = c->shared && at >= c->cap;
+            size_t part = c->shared && !rest && end > c->cap ? c->cap - at : end - at;
+            iov[*k].iov_base = (uint8_t *)(rest ? c->rest + (at - c->cap) : c->data + at);
+            iov[*k].iov_len = part;
+            at += part;
+        }
         if (n < have) return c;
     }
     return c;

@@ -20,6 +20,8 @@
 
 #include "base/atomic.h"
 #include "base/base.h"
+#include "base/buf.h"
+#include "base/pool.h"
 
 /* A fragment of 64 KiB fits with its heads. */
 #define RT_OUTQ_CHUNK_BYTES (64u * 1024u + 256u)
@@ -28,9 +30,23 @@
 #define RT_OUTQ_KEYS 512u
 #define RT_CHUNK_POOL_MAX 32u
 
+/* Memory that chunks point into instead of holding a copy; the last of them gives it to the pool. */
+typedef struct rt_shared {
+    _Atomic uint32_t refs;
+    rt_pool *pool;           /* held */
+    rt_buf memory;
+} rt_shared;
+
+/* Takes over the memory of `b`, which is empty then, for one reference; NULL when memory is
+ * short, and `b` is as it was. */
+rt_shared *rt_shared_new(rt_buf *b, rt_pool *pool);
+void rt_shared_rele(rt_shared *s);
+
 typedef struct rt_outchunk {
     struct rt_outchunk *next;
     size_t off, n, cap;      /* bytes [off, n) wait */
+    rt_shared *shared;       /* NULL, or what `rest` points into: */
+    const uint8_t *rest;     /* the bytes from `cap` on stand there */
     bool raw;                /* not frames: the rest of a handshake */
     bool keyed;              /* the last of a message that waits in the bulk lane, */
     uint16_t key[2];         /* and by what it may be asked for */
@@ -82,6 +98,9 @@ int rt_outq_put(rt_outq *q, const void *frame, size_t n);
 uint8_t *rt_outq_add(rt_outq *q, size_t n);
 /* The same for one frame in the bulk lane. */
 uint8_t *rt_outq_add_bulk(rt_outq *q, size_t n);
+/* The same for one whose first `head` bytes are to be written and whose last n stand in shared
+ * memory, which this refers to once more. */
+uint8_t *rt_outq_add_shared(rt_outq *q, size_t head, const uint8_t *p, size_t n, rt_shared *s);
 /* What was added to the bulk lane last ends a message that has these keys until it is
  * written. Makes room for keys first; RT_ENOMEM: nothing has changed. */
 int rt_outq_keys_ready(rt_outq *q);

@@ -109,10 +109,10 @@ void rt_node_flush(rt_node *n)
     }
 }
 
-int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, size_t head, unsigned how)
+int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, size_t head, unsigned how, rt_buf *own)
 {
     rt_queued queued;
-    int rc = rt_outbound_put(p, frames, head, false, &n->route.limits, &queued);
+    int rc = rt_outbound_put(p, frames, head, false, &n->route.limits, own, &queued);
     if (rc < 0) {
         if (queued.taken > 0) kick(&n->route, p);
         return rc;

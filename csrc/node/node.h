@@ -79,10 +79,10 @@ int rt_node_set_cookie(rt_node *n, rt_peer *p, rt_slice cookie);
 
 #define RT_SEND_DIRECT 1u   /* may write at once */
 #define RT_SEND_WAKE 2u     /* no flush will follow: wake the engine */
-/* Queues whole frames of route/outbound. RT_OK: written or the engine will; 1:
+/* Queues whole frames as rt_outbound_put does. RT_OK: written or the engine will; 1:
  * gathered, call rt_node_flush soon. RT_ENOTCONN: connect first. RT_EFULL: those
  * before the one that did not fit are queued. */
-int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, size_t head, unsigned how);
+int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, size_t head, unsigned how, rt_buf *own);
 
 /* Moves with every drive: what was gathered before has been written since. */
 uint64_t rt_node_turns(const rt_node *n);

@@ -90,7 +90,7 @@ static void hold_back(rt_outq *q, const rt_control *c)
 }
 
 /* Into the bulk lane, unless the peer is an old one. */
-static int put_fragments(rt_peer *p, rt_slice frame)
+static int put_fragments(rt_peer *p, rt_slice frame, rt_buf *own)
 {
     rt_slice control = {NULL, 0}, payload = {NULL, 0};
     rt_control c;
@@ -105,16 +105,21 @@ static int put_fragments(rt_peer *p, rt_slice frame)
         rc = rt_outq_keys_ready(&p->out);
         if (rc < 0) return rc;
     }
+    /* Without memory for that it is copied, as it would be without a buffer to take. */
+    rt_shared *shared = own && lane == RT_LANE_BULK ? rt_shared_new(own, p->pool) : NULL;
     uint64_t seq = p->sequence + 1;
     rt_outq_mark mark = rt_outq_here(&p->out, lane);
     size_t at = 0;
     for (size_t left = (payload.n + RT_FRAGMENT_BYTES - 1) / RT_FRAGMENT_BYTES; left > 0; left--) {
         size_t part = payload.n - at < RT_FRAGMENT_BYTES ? payload.n - at : RT_FRAGMENT_BYTES;
         size_t head = at == 0 ? RT_FRAME_FRAG_FIRST_HEAD + control.n : RT_FRAME_FRAG_NEXT_HEAD;
-        uint8_t *out = lane == RT_LANE_BULK ? rt_outq_add_bulk(&p->out, head + part)
-                                            : rt_outq_add(&p->out, head + part);
+        uint8_t *out =
+            shared                 ? rt_outq_add_shared(&p->out, head, payload.p + at, part, shared)
+            : lane == RT_LANE_BULK ? rt_outq_add_bulk(&p->out, head + part)
+                                   : rt_outq_add(&p->out, head + part);
         if (!out) {
             rt_outq_undo(&p->out, lane, mark); /* all or nothing */
+            rt_shared_rele(shared);
             return RT_ENOMEM;
         }
         if (at == 0) {
@@ -123,11 +128,12 @@ static int put_fragments(rt_peer *p, rt_slice frame)
         } else {
             rt_frame_head_frag_next(out, seq, left, part);
         }
-        memcpy(out + head, payload.p + at, part);
+        if (!shared) memcpy(out + head, payload.p + at, part);
         at += part;
     }
     p->sequence = seq;
     if (lane == RT_LANE_BULK) hold_back(&p->out, &c);
+    rt_shared_rele(shared);
     return RT_OK;
 }
 
@@ -205,7 +211,7 @@ static int put_legacy(rt_peer *p, rt_slice frame)
         rc = rt_frame_to_pass(&pass, rt_slice_of(b.p, b.n));
         if (rc == RT_OK) rc = rt_outq_put(&p->out, pass.p, pass.n);
     } else if (p->fragment && b.n > RT_FRAGMENT_BYTES) {
-        rc = put_fragments(p, rt_slice_of(b.p, b.n));
+        rc = put_fragments(p, rt_slice_of(b.p, b.n), NULL);
     } else {
         rc = rt_outq_put(&p->out, b.p, b.n);
     }
@@ -215,13 +221,16 @@ out:
     return rc;
 }
 
-int rt_outbound_put_locked(rt_peer *p, rt_slice frame)
+static int put_one(rt_peer *p, rt_slice frame, rt_buf *own)
 {
     if (RT_UNLIKELY(p->legacy)) return put_legacy(p, frame);
-    if (RT_UNLIKELY(frame.n > RT_FRAGMENT_BYTES && p->fragment)) return put_fragments(p, frame);
+    if (RT_UNLIKELY(frame.n > RT_FRAGMENT_BYTES && p->fragment))
+        return put_fragments(p, frame, own);
     if (RT_UNLIKELY(rt_outq_bulk(&p->out))) return put_beside_bulk(p, frame);
     return rt_outq_put(&p->out, frame.p, frame.n);
 }
+
+int rt_outbound_put_locked(rt_peer *p, rt_slice frame) { return put_one(p, frame, NULL); }
 
 enum { OP_AT = RT_FRAME_NORMAL_HEAD + RT_CONTROL_OP_AT };
 
@@ -248,12 +257,12 @@ static rt_slice frames_within(rt_slice frames, size_t room, uint32_t *count)
 }
 
 /* On an error frames and count become those before the one that failed. */
-static int put_each_locked(rt_peer *p, rt_slice *frames, uint32_t *count)
+static int put_each_locked(rt_peer *p, rt_slice *frames, rt_buf *own, uint32_t *count)
 {
     uint32_t done = 0;
     for (size_t at = 0; at < frames->n; done++) {
         size_t n = 4 + (size_t)rt_load_u32(frames->p + at);
-        int rc = rt_outbound_put_locked(p, rt_slice_of(frames->p + at, n));
+        int rc = put_one(p, rt_slice_of(frames->p + at, n), own);
         if (rc < 0) {
             frames->n = at;
             *count = done;
@@ -293,7 +302,7 @@ static int pack_locked(rt_outq *q, rt_slice *frames, size_t head, uint32_t *coun
 }
 
 int rt_outbound_put(rt_peer *p, rt_slice frames, size_t head, bool signal,
-                    const rt_limits *limits, rt_queued *how)
+                    const rt_limits *limits, rt_buf *own, rt_queued *how)
 {
     uint32_t count = 0;
     size_t room = SIZE_MAX;
@@ -319,7 +328,7 @@ int rt_outbound_put(rt_peer *p, rt_slice frames, size_t head, bool signal,
             (count > 1 || put.n <= RT_PACK_BYTES_MAX)) {
             rc = pack_locked(&p->out, &put, head, &count);
         } else if (up && (!plain || count == 1)) {
-            rc = put_each_locked(p, &put, &count);
+            rc = put_each_locked(p, &put, count == 1 ? own : NULL, &count);
         } else {
             rc = rt_outq_put(&p->out, put.p, put.n);
             if (rc < 0) put.n = count = 0;

@@ -33,9 +33,10 @@ typedef struct rt_queued {
 /* Queues whole frames; several only if none of them needs cutting. `head`: not 0 when each of
  * them begins with the same head and control tuple of so many bytes, composed by begin and one
  * of the sends that may be packed: then they may join the frame that was queued last.
- * `how` may be NULL. */
+ * `own`: NULL, or the buffer in which one frame stands: its memory may be taken over, and it is
+ * empty then. `how` may be NULL. */
 int rt_outbound_put(rt_peer *p, rt_slice frames, size_t head, bool signal,
-                    const rt_limits *limits, rt_queued *how);
+                    const rt_limits *limits, rt_buf *own, rt_queued *how);
 /* For rt_peer_up: the lock is held, the peer is up. */
 int rt_outbound_put_locked(rt_peer *p, rt_slice frame);
 /* Messages in a list of chunks of which the bytes before `off` of the first are

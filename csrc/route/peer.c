@@ -13,7 +13,7 @@ struct rt_peers {
     pthread_mutex_t lock;
     rt_limits limits;
     rt_chunk_pool pool;      /* of all their queues */
-    rt_pool *large;          /* of what comes from them */
+    rt_pool *large;          /* for large messages, both ways */
     rt_peer **bucket;
     uint32_t buckets;        /* a power of two */
     rt_peer **at;            /* by number - 1 */
@@ -172,6 +172,8 @@ int rt_peers_get(rt_peers *t, rt_slice name, rt_peer **out)
     pthread_mutex_unlock(&t->lock);
     return rc;
 }
+
+rt_pool *rt_peers_pool(rt_peers *t) { return t->large; }
 
 uint32_t rt_peers_count(rt_peers *t)
 {

@@ -44,7 +44,7 @@ typedef struct rt_peer {
     uint64_t sequence;              /* next fragment sequence; under out.lock */
     rt_atom_cache *cache;           /* driver */
     rt_fragments *assembly;         /* driver */
-    rt_pool *pool;                  /* for large messages from all peers; their table's */
+    rt_pool *pool;                  /* its table's, for large messages both ways */
     struct rt_repeats *repeats;     /* driver: see inbound.h; NULL before the first message */
     rt_peer_counters count;
     uint8_t *cookie;                /* of its own, or NULL; under out.lock */
@@ -61,6 +61,7 @@ rt_peer *rt_peers_find(rt_peers *t, rt_slice name);          /* NULL when unknow
 int rt_peers_get(rt_peers *t, rt_slice name, rt_peer **out); /* makes it when unknown */
 uint32_t rt_peers_count(rt_peers *t);
 rt_peer *rt_peers_at(rt_peers *t, uint32_t number);          /* 1..count */
+rt_pool *rt_peers_pool(rt_peers *t);                         /* large memory of all of them */
 
 /* The connection stands: takes over what was negotiated and rewrites what
  * waited for it. Driver only. */

@@ -82,7 +82,7 @@ static int put(pair *t, int to, uint32_t number, size_t n)
 {
     rt_buf b = RT_BUF_INIT;
     size_t head = compose(t, &b, to, number, n);
-    int rc = rt_outbound_put(t->there, rt_slice_of(b.p, b.n), head, false, &t->limits, NULL);
+    int rc = rt_outbound_put(t->there, rt_slice_of(b.p, b.n), head, false, &t->limits, &b, NULL);
     rt_buf_fini(&b);
     return rc;
 }
@@ -165,7 +165,7 @@ static void test_what_ends_a_frame(void)
     CHECK_INT(put(&t, 1, 3, 10), RT_OK);
     rt_buf b = RT_BUF_INIT;              /* a signal */
     compose(&t, &b, 2, 99, 1);
-    CHECK_INT(rt_outbound_put(t.there, rt_slice_of(b.p, b.n), 0, true, &t.limits, NULL), RT_OK);
+    CHECK_INT(rt_outbound_put(t.there, rt_slice_of(b.p, b.n), 0, true, &t.limits, NULL, NULL), RT_OK);
     rt_buf_fini(&b);
     CHECK_INT(put(&t, 1, 4, RT_PACK_BYTES_MAX - 200), RT_OK);
     CHECK_INT(put(&t, 1, 5, 150), RT_OK); /* too much for the same frame */
@@ -203,7 +203,7 @@ static void test_many_at_once_and_the_limit(void)
         if (i == 0) each = b.n;
     }
     t.limits.queue_bytes_max = 40 * each + 3;
-    CHECK_INT(rt_outbound_put(t.there, rt_slice_of(b.p, b.n), head, false, &t.limits, &how),
+    CHECK_INT(rt_outbound_put(t.there, rt_slice_of(b.p, b.n), head, false, &t.limits, NULL, &how),
               RT_EFULL);
     CHECK_INT(how.taken, 40 * each);
     CHECK_INT(t.there->count.messages_out, 40);
@@ -274,7 +274,7 @@ static void test_no_memory(void)
         pair_open(&t, true);
         for (uint32_t i = 0; i < 3000; i++) head = compose(&t, &b, 1, i, 10);
         rt_alloc_fail_after(at);
-        int rc = rt_outbound_put(t.there, rt_slice_of(b.p, b.n), head, false, &t.limits, &how);
+        int rc = rt_outbound_put(t.there, rt_slice_of(b.p, b.n), head, false, &t.limits, NULL, &how);
         rt_alloc_fail_after(-1);
         done = rc == RT_OK;
         if (!done) CHECK_INT(rc, RT_ENOMEM);
@@ -286,6 +286,43 @@ static void test_no_memory(void)
         for (uint64_t i = 0; i < count; i++) CHECK_INT(next(&t, 1), i);
         CHECK_INT(next(&t, 1), -1);
         if (done) CHECK(at > 1);
+        rt_buf_fini(&b);
+        pair_close(&t);
+    }
+}
+
+/* Fragments refer to the buffer that they were composed in, which then belongs to the queue; if
+ * an allocation fails, nothing is queued. */
+static void test_a_buffer_that_is_taken(void)
+{
+    bool done = false;
+    for (long at = 0; !done; at++) {
+        pair t;
+        rt_buf b = RT_BUF_INIT;
+        pair_open(&t, true);
+        size_t head = compose(&t, &b, 1, 5, 300000);
+        const uint8_t *first = b.p, *last = b.p + b.n;
+        rt_alloc_fail_after(at);
+        int rc = rt_outbound_put(t.there, rt_slice_of(b.p, b.n), head, false, &t.limits, &b, NULL);
+        rt_alloc_fail_after(-1);
+        done = rc == RT_OK && b.p == NULL;
+        rt_outchunk *c = t.there->out.lane[RT_LANE_BULK].first;
+        if (rc == RT_OK) {
+            CHECK_INT(rt_outbound_count(c), 1);
+            for (; c; c = c->next)
+                CHECK((c->shared && c->rest > first && c->rest < last) == done);
+            /* Seven bytes at a time: within the heads, and from one piece into the next. */
+            for (int i = 0; i < 20; i++) write_some(&t, 7);
+            while (t.there->out.bytes) write_some(&t, 100001);
+            read_all(&t);
+            CHECK_INT(next(&t, 1), 5);
+        } else {
+            CHECK_INT(rc, RT_ENOMEM);
+            CHECK(c == NULL);
+            CHECK_INT(t.there->out.bytes, 0);
+        }
+        CHECK_INT(next(&t, 1), -1);
+        CHECK(!done || at > 4);
         rt_buf_fini(&b);
         pair_close(&t);
     }
@@ -327,4 +364,5 @@ static void test_random(void)
 
 TESTS(test_messages_of_one_way_share_a_frame, test_what_ends_a_frame,
       test_who_does_not_unpack_gets_frames, test_many_at_once_and_the_limit, test_bad_packs,
-      test_a_pack_in_fragments, test_no_memory, test_random)
+      test_a_pack_in_fragments, test_no_memory, test_a_buffer_that_is_taken,
+      test_random)
