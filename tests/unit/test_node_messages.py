@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -236,18 +238,18 @@ def receive_buffers(port: int) -> dict[bool, int]:
     """SO_RCVBUF of both ends of the connections to a port: of who listens, and of who connected."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
-        try:
+        if not os.path.realpath(f"/proc/self/fd/{name}").rpartition("/")[2].startswith("socket:"):
+            continue
+        with contextlib.suppress(OSError, IndexError):  # one that is not connected
             with socket.socket(fileno=os.dup(int(name))) as end:
                 sides = end.getsockname()[1], end.getpeername()[1]
                 if port in sides:
                     buffer = end.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
                     found[sides[0] == port] = buffer
-        except (OSError, IndexError):  # no socket, or one that is not connected
-            continue
     return found
 
 
-async def test_only_who_gets_large_messages_keeps_a_small_window(pair: Pair) -> None:
+async def test_only_who_gets_large_messages_sets_its_window(pair: Pair) -> None:
     async with pair() as (a, b):
         box = b.mailbox("in")
         await a.connect(b.name)
@@ -262,6 +264,30 @@ async def test_only_who_gets_large_messages_keeps_a_small_window(pair: Pair) -> 
         await box.receive(5)
         after = receive_buffers(b.port)
         assert after[True] != before[True] and after[False] == before[False]
+
+
+async def test_the_window_is_small_only_while_small_messages_come_too(pair: Pair) -> None:
+    async with pair() as (a, b):
+        box = b.mailbox("in")
+        await a.connect(b.name)
+        assert b.port is not None
+
+        async def window(*sizes: int) -> int:
+            for size in sizes:
+                a.send(("in", b.name), bytes(size))
+                await box.receive(5)
+            assert b.port is not None
+            return receive_buffers(b.port)[True]
+
+        wide = await window(200_000, 200_000)
+        narrow = await window(200_000, 10, 200_000)
+        assert narrow < wide
+        assert await window(200_000) == narrow
+        ends = time.monotonic() + 30
+        while await window(200_000) == narrow:  # for a second
+            assert time.monotonic() < ends
+        assert await window(200_000) == wide
+        assert await window(10, 200_000) == narrow
 
 
 def test_ports_are_really_free() -> None:
