@@ -294,24 +294,29 @@ static int dispatch(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice
     }
 }
 
-/* Validates a term and takes its atom references out. *used: its length as it
- * came. Bytes behind a payload are ignored, as Erlang does. */
-static int open_term(rt_inbound *in, rt_slice raw, const rt_atoms *atoms, rt_buf *scratch,
-                     rt_slice *out, size_t *used)
+static rt_scan scan_of(const rt_inbound *in, const rt_atoms *atoms)
 {
     rt_scan scan = {.depth_max = in->route->limits.term_depth_max, .atoms = atoms};
+    return scan;
+}
+
+/* Validates a term and takes its atom references out. *used: its length as it
+ * came. Bytes behind a payload are ignored, as Erlang does. */
+static int open_term(rt_inbound *in, rt_slice raw, rt_scan *scan, rt_buf *scratch, rt_slice *out,
+                     size_t *used)
+{
     /* No node compresses what it distributes; here it could only be an attack. */
     if (raw.n > 0 && raw.p[0] == RT_TAG_COMPRESSED) return RT_EBAD;
-    int64_t n = rt_term_scan(raw.p, raw.n, &scan);
+    int64_t n = rt_term_scan(raw.p, raw.n, scan);
     if (n < 0) return n == RT_AGAIN ? RT_EBAD : (int)n;
     /* A two-byte cache reference may stand for an atom of a thousand. */
-    if (scan.cache_refs && scan.expanded_bytes > in->route->limits.message_bytes_max)
+    if (scan->cache_refs && scan->expanded_bytes > in->route->limits.message_bytes_max)
         return RT_ELIMIT;
     *used = (size_t)n;
     *out = rt_slice_of(raw.p, (size_t)n);
-    if (scan.cache_refs == 0) return RT_OK;
+    if (scan->cache_refs == 0) return RT_OK;
     scratch->n = 0;
-    int rc = rt_term_expand_scanned(scratch, raw.p, (size_t)n, &scan);
+    int rc = rt_term_expand_scanned(scratch, raw.p, (size_t)n, scan);
     if (rc == RT_OK) *out = rt_slice_of(scratch->p, scratch->n);
     return rc;
 }
@@ -320,14 +325,14 @@ static int open_term(rt_inbound *in, rt_slice raw, const rt_atoms *atoms, rt_buf
 typedef struct payloads {
     const uint8_t *at, *end;
     bool pack;
+    rt_scan scan;
 } payloads;
 
 /* The next one; *rest: whether others follow. */
-static int next_payload(rt_inbound *in, payloads *left, const rt_atoms *atoms, rt_slice *out,
-                        bool *rest)
+static int next_payload(rt_inbound *in, payloads *left, rt_slice *out, bool *rest)
 {
-    size_t used;
-    int rc = open_term(in, rt_slice_of(left->at, (size_t)(left->end - left->at)), atoms,
+    size_t used = 0;
+    int rc = open_term(in, rt_slice_of(left->at, (size_t)(left->end - left->at)), &left->scan,
                        &in->payload, out, &used);
     if (rc < 0) return rc;
     left->at += used;
@@ -347,10 +352,10 @@ static int message(rt_inbound *in, rt_peer *peer, rt_slice control, rt_slice raw
     /* The driver itself has written the flags. What was put together from fragments is one. */
     if (c.pack && (in->assembled || !(peer->flags & RT_F_PACKS))) return RT_EBAD;
     in->found_pack = c.pack;
-    payloads left = {raw.p, raw.p + raw.n, c.pack};
+    payloads left = {raw.p, raw.p + raw.n, c.pack, scan_of(in, atoms)};
     bool rest = true;
     while (rest) {
-        int rc = next_payload(in, &left, atoms, &payload, &rest);
+        int rc = next_payload(in, &left, &payload, &rest);
         if (rc == RT_OK) rc = dispatch(in, peer, &c, payload);
         if (rc < 0) return rc;
     }
@@ -438,11 +443,11 @@ static const rt_repeat *repeated(const rt_inbound *in, const rt_peer *peer, cons
 
 static int repeat(rt_inbound *in, rt_peer *peer, const rt_repeat *r, rt_slice raw)
 {
-    payloads left = {raw.p, raw.p + raw.n, r->pack};
+    payloads left = {raw.p, raw.p + raw.n, r->pack, scan_of(in, &r->atoms)};
     rt_slice payload;
     bool rest = true;
     while (rest) {
-        int rc = next_payload(in, &left, &r->atoms, &payload, &rest);
+        int rc = next_payload(in, &left, &payload, &rest);
         if (rc < 0) return rc;
         count(&peer->count.messages_in, 1);
         rc = deliver(in, peer, r->to, payload);
@@ -457,7 +462,8 @@ static int normal(rt_inbound *in, rt_peer *peer, const uint8_t *p, const rt_fram
     size_t used;
     /* Before the name is looked up: see rt_registry_names_changes. */
     uint64_t names = rt_registry_names_changes(in->route->registry);
-    int rc = open_term(in, f->body, &f->atoms, &in->control, &control, &used);
+    rt_scan scan = scan_of(in, &f->atoms);
+    int rc = open_term(in, f->body, &scan, &in->control, &control, &used);
     if (rc < 0) return rc;
     in->found = 0;
     in->found_by_name = in->found_pack = false;
@@ -471,6 +477,7 @@ int rt_inbound_packet(rt_inbound *in, rt_peer *peer, const uint8_t *p, size_t n)
 {
     rt_frame f;
     rt_slice control, payload;
+    rt_scan scan;
     size_t used;
     if (n == 0) return RT_OK; /* a tick */
     count(&peer->count.bytes_in, n + 4);
@@ -487,7 +494,8 @@ int rt_inbound_packet(rt_inbound *in, rt_peer *peer, const uint8_t *p, size_t n)
         return fragment(in, peer, &f);
     case RT_FRAME_PASS:
         rc = rt_frame_split_pass(f.body, &control, &payload);
-        if (rc == RT_OK) rc = open_term(in, control, NULL, &in->control, &control, &used);
+        scan = scan_of(in, NULL);
+        if (rc == RT_OK) rc = open_term(in, control, &scan, &in->control, &control, &used);
         if (rc < 0) return rc;
         return message(in, peer, control, payload, NULL);
     case RT_FRAME_NORMAL:

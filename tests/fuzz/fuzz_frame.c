@@ -156,7 +156,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     rt_slice packet;
     long before = rt_alloc_live();
     r.cache = rt_atom_cache_new();
-    r.fragments = rt_fragments_new(IN_FLIGHT, MESSAGE_BYTES_MAX, DEPTH);
+    r.fragments = rt_fragments_new(IN_FLIGHT, MESSAGE_BYTES_MAX, DEPTH, NULL);
     fail_some_allocation(failing);
     while (take_piece(&c, &packet)) {
         uint8_t *copy = exact_copy(packet);
