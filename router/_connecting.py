@@ -257,25 +257,21 @@ class ConnectingNode(ReportingNode):
 
     # outgoing buffers ---------------------------------------------------------------
 
-    def _full(self, peer: str | None) -> bool:
-        soft = self._config["limits"]["queue_bytes_soft"]
-        return any(
-            row[6] > soft and row[1] > 0 for row in self._stats() if peer is None or row[0] == peer
-        )
-
     async def drain(self, peer: str | None = None) -> None:
         """Waits until the outgoing buffer of `peer`, or of every peer, is below its soft mark.
 
         A peer that is down has no buffer, nor has a stopped node. The mark is
         `Limits.queue_bytes_soft`.
         """
-        self._flush()
         loop = asyncio.get_running_loop()
         self._binding(loop)
-        while self._full(peer):
+        if self._paced():
+            await asyncio.sleep(0)
+        while self._above_soft(peer):
+            self._flush()
             waiter = Waiter(loop.create_future())
             self._draining.append(waiter)
-            if not self._full(peer):
+            if not self._above_soft(peer):
                 break
             assert waiter.future is not None
             await waiter.future
@@ -284,10 +280,10 @@ class ConnectingNode(ReportingNode):
         """`drain` for a thread without an event loop. Raises TimeoutError."""
         self._flush()
         deadline = None if timeout is None else time.monotonic() + timeout
-        while self._full(peer):
+        while self._above_soft(peer):
             waiter = Waiter(None)
             self._draining.append(waiter)
-            if not self._full(peer):
+            if not self._above_soft(peer):
                 break
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not self._wait_for(waiter, left):

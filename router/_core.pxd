@@ -176,8 +176,11 @@ cdef extern from "router.h" nogil:
     rt_peer *rt_peers_at(rt_peers *t, uint32_t number)
     ctypedef struct rt_pool:
         pass
+    rt_peer *rt_peers_find(rt_peers *t, rt_slice name)
+    bint rt_peer_above(rt_peer *p, size_t bytes)
     rt_pool *rt_peers_pool(rt_peers *t)
     void *rt_pool_take(rt_pool *p, size_t least, size_t *cap)
+    void rt_pool_give(rt_pool *p, void *piece, size_t cap)
     rt_peer_state rt_peer_state_of(const rt_peer *p)
     bint rt_peer_lacks(rt_peer *p, uint64_t flags)
     const uint64_t RT_F_PUBLISHED

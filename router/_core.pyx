@@ -222,6 +222,7 @@ cdef class LoopFlush:
         self.thread = PyThread_get_thread_ident()
         node = self.node()
         if node is not None:
+            (<NodeCore>node).paced = 0
             (<NodeCore>node)._flush()
 
 

@@ -45,6 +45,7 @@ cdef class NodeCore:
     cdef bint forked
     cdef uint64_t credit_turn     # the turn in which the direct write was used up
     cdef bint credit
+    cdef uint64_t paced           # when `_paced` was asked first in this turn; ns
     cdef uint64_t references
     cdef list ways                # WAYS of them, by the address of the destination
     cdef uint8_t node_pid[RT_PID_BYTES_MAX]
@@ -163,6 +164,7 @@ cdef class NodeCore:
         with nogil:
             rt_node_drive(self.ptr)
         self.credit = True
+        self.paced = 0
         return 0
 
     def _drive(self):
@@ -192,6 +194,21 @@ cdef class NodeCore:
         if self.ptr != NULL:
             rt_node_flush(self.ptr)
             self.credit = True
+
+    def _paced(self):
+        """Whether who drains should let its loop turn, whose end writes; without one it writes now."""
+        cdef LoopFlush flush = self.loop_flush
+        cdef uint64_t now
+        if flush is None or not flush.here():
+            self._flush()
+            return False
+        now = rt_now()
+        if self.paced and now - self.paced > TURN_NS:
+            self.paced = 0
+            return True
+        if self.paced == 0:
+            self.paced = now
+        return False
 
     def _listen_events(self, Notifier notifier):
         check(rt_events_listen(rt_node_events(self.ptr), notifier.ptr), "cannot listen")
@@ -311,6 +328,23 @@ cdef class NodeCore:
                 all_rows[i].round_trip, all_rows[i].idle, all_rows[i].age))
         return rows
 
+    def _above_soft(self, name):
+        """Whether more than `queue_bytes_soft` wait for that peer; None: for any."""
+        cdef uint32_t i
+        cdef rt_peer *p
+        cdef bytes raw
+        if self.ptr == NULL:
+            return False
+        cdef size_t soft = self.route.limits.queue_bytes_soft
+        if name is not None:
+            raw = name.encode()
+            p = rt_peers_find(self.route.peers, rt_slice_of(<const uint8_t *>raw, len(raw)))
+            return p != NULL and rt_peer_above(p, soft)
+        for i in range(rt_peers_count(self.route.peers)):
+            if rt_peer_above(rt_peers_at(self.route.peers, i + 1), soft):
+                return True
+        return False
+
     # sending --------------------------------------------------------------
 
     def _connect_held(self, Peer peer):
@@ -345,7 +379,8 @@ cdef class NodeCore:
             return
         self.scratch_busy = False
         if b.cap > SCRATCH_KEPT_BYTES:  # a large message must not pin its size for ever
-            rt_buf_fini(b)
+            rt_pool_give(rt_peers_pool(self.route.peers), b.p, b.cap)
+            memset(b, 0, sizeof(rt_buf))
 
     cdef int put(self, Peer peer, rt_slice frames, size_t head, bint alone, rt_buf *own) except -1:
         """Queues whole frames, whose heads are the same; writes them or sees that somebody does.

@@ -32,8 +32,12 @@ enum rt_control_op {
 #define RT_ALTACT_EXIT 16u
 
 /* Between routers: with this bit, SEND_SENDER, REG_SEND and ALIAS_SEND are followed by one payload
- * or more, which are as many messages of the same sender to the same receiver. */
+ * or more, which are as many messages of the same sender to the same receiver. What a packet of
+ * so many bytes may ask for is bounded: it is no longer than that, and each payload but the first
+ * has some bytes at least. */
 #define RT_OP_PACK 0x80u
+#define RT_PACK_BYTES_MAX (16u * 1024u)
+#define RT_PACK_PAYLOAD_MIN 16u
 #define RT_CONTROL_OP_AT 3u       /* where the opcode stands in what the writers of sends write */
 
 /* One parsed control message. Slices hold whole external terms as they stood:

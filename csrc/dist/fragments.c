@@ -12,6 +12,7 @@ typedef struct sequence {
     struct sequence *next;
     uint64_t id;
     uint64_t due;     /* the fragment that comes next */
+    size_t pooled;    /* bytes of the pool's memory that it has been given */
     rt_buf control;
     rt_buf payload;
     rt_buf atoms;     /* 8-bit count; each: 16-bit length, bytes */
@@ -20,7 +21,7 @@ typedef struct sequence {
 struct rt_fragments {
     sequence **bucket; /* NULL, or BUCKETS chains */
     uint32_t depth_max, in_flight_max, in_flight;
-    size_t message_bytes_max, held;
+    size_t message_bytes_max, held, pooled;
     rt_pool *pool;
 };
 
@@ -103,16 +104,26 @@ static void unpack_atoms(const rt_buf *packed, rt_atoms *atoms) {
 
 /* Memory from the pool for a payload that begins with n bytes, if the fragments to come are as
  * long as it, the last one aside; it grows when they are not. */
-static void payload_from_pool(const rt_fragments *f, const rt_frame *frame, size_t n, rt_buf *b) {
+static void payload_from_pool(rt_fragments *f, const rt_frame *frame, size_t n, sequence *s) {
+    rt_buf *b = &s->payload;
     size_t most = RT_POOL_BYTES_MAX / (n + 1);
     if (!f->pool || frame->fragment < 2 || frame->fragment > most) return;
     size_t least = RT_FRAGMENTS_HEADROOM + ((size_t)frame->fragment - 1) * n + 1;
     b->p = rt_pool_take(f->pool, least, &b->cap);
+    if (!b->p) return;
+    /* What is claimed may never come: a quarter of the limit is there for such memory. */
+    if (b->cap > f->message_bytes_max / 4 - f->pooled) {
+        rt_pool_give(f->pool, b->p, b->cap);
+        *b = (rt_buf)RT_BUF_INIT;
+        return;
+    }
+    s->pooled = b->cap;
+    f->pooled += b->cap;
 }
 
 /* Takes what a first fragment holds: the whole control tuple and the whole
  * atom section, by the protocol. */
-static int fill_first(const rt_fragments *f, const rt_frame *frame, sequence *s) {
+static int fill_first(rt_fragments *f, const rt_frame *frame, sequence *s) {
     rt_scan scan = {.depth_max = f->depth_max, .atoms = &frame->atoms};
     const uint8_t *p = frame->body.p;
     int64_t n = rt_term_scan(p, frame->body.n, &scan);
@@ -121,7 +132,7 @@ static int fill_first(const rt_fragments *f, const rt_frame *frame, sequence *s)
     rc = scan.cache_refs ? rt_term_expand_scanned(&s->control, p, (size_t)n, &scan)
                          : rt_buf_put(&s->control, p, (size_t)n);
     if (rc < 0) return rc;
-    payload_from_pool(f, frame, frame->body.n - (size_t)n, &s->payload);
+    payload_from_pool(f, frame, frame->body.n - (size_t)n, s);
     rc = rt_buf_reserve(&s->payload, RT_FRAGMENTS_HEADROOM + frame->body.n - (size_t)n);
     if (rc < 0) return rc;
     s->payload.n = RT_FRAGMENTS_HEADROOM;
@@ -164,6 +175,7 @@ static int feed_first(rt_fragments *f, const rt_frame *frame, rt_assembled *out)
     f->held += bytes_of(kept);
     return 0;
 fail:
+    f->pooled -= fresh.pooled;
     sequence_fini(&fresh);
     return rc;
 }
@@ -182,6 +194,7 @@ static int feed_next(rt_fragments *f, const rt_frame *frame, rt_assembled *out) 
     *link = s->next;
     f->in_flight--;
     f->held -= bytes_of(s);
+    f->pooled -= s->pooled;
     hand_over(s, out);
     rt_free(s);
     return 1;

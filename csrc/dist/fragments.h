@@ -2,7 +2,8 @@
  * Ownership: holds partial messages; a finished one is handed over.
  * Threads: one at a time.
  * Limits: fragments_in_flight_max sequences; message_bytes_max over all of one;
- * memory grows with what arrived, never with what is claimed; what a pool keeps is there already.
+ * memory grows with what arrived, never with what is claimed, save for memory that a pool keeps
+ * anyway, of which unfinished messages have at most a quarter of message_bytes_max.
  * Errors: RT_EBAD for a continuation without a first fragment, a fragment id
  * out of order, a sequence begun twice; RT_ELIMIT; RT_ENOMEM. */
 #ifndef RT_DIST_FRAGMENTS_H

@@ -117,7 +117,7 @@ static void put_own_name(const rt_handshake *hs, bool extra, rt_buf *out) {
     rt_buf_raw(out, hs->our_name, hs->our_name_len);
     if (!extra) return;
     rt_buf_raw(out, ROUTER, sizeof ROUTER);
-    rt_buf_u8(out, EXTRA_PACKS);
+    rt_buf_u8(out, hs->packs ? EXTRA_PACKS : 0);
 }
 
 /* What follows the peer's name, if it is a router's. */
@@ -358,5 +358,5 @@ int rt_handshake_closed(const rt_handshake *hs) {
 
 uint64_t rt_handshake_common(const rt_handshake *hs) {
     uint64_t both = hs->our_flags & hs->peer_flags & ~RT_F_PACKS;
-    return hs->peer_packs ? both | RT_F_PACKS : both;
+    return hs->packs && hs->peer_packs ? both | RT_F_PACKS : both;
 }

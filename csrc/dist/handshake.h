@@ -36,7 +36,7 @@ typedef struct rt_handshake {
     uint32_t our_challenge, peer_challenge;
     bool simultaneous;          /* initiator: the status was ok_simultaneous */
     bool old_name;              /* the peer introduced itself with 'n' */
-    bool peer_packs;            /* it is a router, and unpacks */
+    bool packs, peer_packs;     /* each is a router, and unpacks; ours: set after init */
     uint64_t missing;           /* mandatory flags that the peer lacks */
     uint16_t our_name_len, peer_name_len, cookie_len;
     uint8_t our_name[RT_NODE_NAME_BYTES_MAX];

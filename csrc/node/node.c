@@ -13,6 +13,7 @@
 
 #define ACCEPT_RETRY_MS 1000u
 #define FLUSH_BYTES_MAX (1u << 20)
+#define GATHER_BYTES_MAX (64u * 1024u)
 
 static rt_node *node_of_route(rt_route *r) { return RT_CONTAINER_OF(r, rt_node, route); }
 
@@ -126,6 +127,12 @@ int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, size_t head, unsigned 
     if (how & RT_SEND_WAKE || mark_dirty(n, p) < 0) {
         kick(&n->route, p);
         return RT_OK;
+    }
+    /* Once for each so many that a turn gathers, whether or not the socket takes them. */
+    if (queued.before / GATHER_BYTES_MAX != (queued.before + queued.taken) / GATHER_BYTES_MAX) {
+        rc = rt_outq_write(&p->out, FLUSH_BYTES_MAX);
+        if (rc == RT_OK) check_soft(n, p);
+        else if (rc != RT_ENOTCONN) kick(&n->route, p);
     }
     rt_engine_gathered(&n->engine);
     return 1;

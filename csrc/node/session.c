@@ -6,11 +6,12 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "dist/control.h"
 #include "node/internal.h"
 #include "route/signal.h"
 #include "term/tags.h"
 
-#define LARGE_PACKET_BYTES (16u * 1024u)
+#define SMALL_PACKET_BYTES_MAX RT_PACK_BYTES_MAX
 #define MIXED_NS 100000000u       /* small and large ones within this: both at once */
 #define WIDEN_NS 1000000000u      /* large ones alone for so long */
 #define TICKS_PER_TIME 4   /* a tick every quarter of net_ticktime */
@@ -376,7 +377,7 @@ static int session_packet(rt_conn *c, const uint8_t *p, size_t n)
 {
     rt_session *l = session_of(c);
     /* A large message's last fragment is no small message, nor is a tick. */
-    if (n >= LARGE_PACKET_BYTES) l->large_came = true;
+    if (n > SMALL_PACKET_BYTES_MAX) l->large_came = true;
     else if (n > 1 && p[1] != RT_TAG_DIST_FRAG_NEXT) l->small_came = true;
     return rt_inbound_packet(&l->node->inbound, l->peer, p, n);
 }
@@ -437,8 +438,10 @@ static int begin_handshake(rt_session *l, rt_slice peer)
         pthread_mutex_unlock(&l->peer->out.lock);
     }
     uint64_t flags = RT_FLAGS_OURS | (n->hidden ? 0 : RT_F_PUBLISHED);
-    return rt_handshake_init(l->hs, l->initiator, n->route.name, flags, n->route.creation, challenge,
-                             rt_slice_of(cookie, cookie_n), peer);
+    rc = rt_handshake_init(l->hs, l->initiator, n->route.name, flags, n->route.creation, challenge,
+                           rt_slice_of(cookie, cookie_n), peer);
+    l->hs->packs = n->route.limits.frame_bytes_max >= RT_PACK_BYTES_MAX;
+    return rc;
 }
 
 static void session_connected(rt_conn *c)

@@ -324,9 +324,16 @@ static int open_term(rt_inbound *in, rt_slice raw, rt_scan *scan, rt_buf *scratc
 /* The messages of a pack, which ends with its frame, or the one payload of anything else. */
 typedef struct payloads {
     const uint8_t *at, *end;
+    size_t least;            /* bytes of the next one */
     bool pack;
     rt_scan scan;
 } payloads;
+
+static payloads payloads_of(const rt_inbound *in, rt_slice raw, bool pack, const rt_atoms *atoms)
+{
+    payloads left = {raw.p, raw.p + raw.n, 0, pack, scan_of(in, atoms)};
+    return left;
+}
 
 /* The next one; *rest: whether others follow. */
 static int next_payload(rt_inbound *in, payloads *left, rt_slice *out, bool *rest)
@@ -335,6 +342,8 @@ static int next_payload(rt_inbound *in, payloads *left, rt_slice *out, bool *res
     int rc = open_term(in, rt_slice_of(left->at, (size_t)(left->end - left->at)), &left->scan,
                        &in->payload, out, &used);
     if (rc < 0) return rc;
+    if (used < left->least) return RT_EBAD;
+    left->least = RT_PACK_PAYLOAD_MIN;
     left->at += used;
     *rest = left->pack && left->at < left->end;
     return RT_OK;
@@ -351,8 +360,9 @@ static int message(rt_inbound *in, rt_peer *peer, rt_slice control, rt_slice raw
     if (!c.payload) return dispatch(in, peer, &c, payload);
     /* The driver itself has written the flags. What was put together from fragments is one. */
     if (c.pack && (in->assembled || !(peer->flags & RT_F_PACKS))) return RT_EBAD;
+    if (c.pack && in->packet_n > RT_PACK_BYTES_MAX) return RT_EBAD;
     in->found_pack = c.pack;
-    payloads left = {raw.p, raw.p + raw.n, c.pack, scan_of(in, atoms)};
+    payloads left = payloads_of(in, raw, c.pack, atoms);
     bool rest = true;
     while (rest) {
         int rc = next_payload(in, &left, &payload, &rest);
@@ -443,7 +453,8 @@ static const rt_repeat *repeated(const rt_inbound *in, const rt_peer *peer, cons
 
 static int repeat(rt_inbound *in, rt_peer *peer, const rt_repeat *r, rt_slice raw)
 {
-    payloads left = {raw.p, raw.p + raw.n, r->pack, scan_of(in, &r->atoms)};
+    if (r->pack && in->packet_n > RT_PACK_BYTES_MAX) return RT_EBAD;
+    payloads left = payloads_of(in, raw, r->pack, &r->atoms);
     rt_slice payload;
     bool rest = true;
     while (rest) {
@@ -481,6 +492,7 @@ int rt_inbound_packet(rt_inbound *in, rt_peer *peer, const uint8_t *p, size_t n)
     size_t used;
     if (n == 0) return RT_OK; /* a tick */
     count(&peer->count.bytes_in, n + 4);
+    in->packet_n = n;
     const rt_repeat *r = repeated(in, peer, p, n);
     if (RT_LIKELY(r != NULL)) return repeat(in, peer, r, rt_slice_of(p + r->n, n - r->n));
     in->cached = rt_atom_cache_changes(peer->cache);

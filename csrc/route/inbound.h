@@ -49,6 +49,7 @@ typedef struct rt_inbound {
     rt_pid found;          /* whom the present message goes to, by pid or name */
     bool found_by_name, found_pack;
     uint64_t cached;       /* rt_atom_cache_changes before the present frame */
+    size_t packet_n;       /* bytes of the present packet */
 } rt_inbound;
 
 void rt_inbound_init(rt_inbound *in, rt_route *route);

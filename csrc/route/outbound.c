@@ -105,8 +105,11 @@ static int put_fragments(rt_peer *p, rt_slice frame, rt_buf *own)
         rc = rt_outq_keys_ready(&p->out);
         if (rc < 0) return rc;
     }
-    /* Without memory for that it is copied, as it would be without a buffer to take. */
-    rt_shared *shared = own && lane == RT_LANE_BULK ? rt_shared_new(own, p->pool) : NULL;
+    /* Copied is what has no buffer of its own, or one that is much too large to wait with it, or
+     * would be better freed bit by bit. */
+    bool take = own && lane == RT_LANE_BULK && own->cap - own->n <= own->n / 4 &&
+                own->cap <= RT_POOL_BYTES_MAX;
+    rt_shared *shared = take ? rt_shared_new(own, p->pool) : NULL;
     uint64_t seq = p->sequence + 1;
     rt_outq_mark mark = rt_outq_here(&p->out, lane);
     size_t at = 0;
@@ -283,7 +286,7 @@ static int pack_locked(rt_outq *q, rt_slice *frames, size_t head, uint32_t *coun
         const uint8_t *frame = frames->p + at;
         uint8_t *open = q->open;
         n = 4 + (size_t)rt_load_u32(frame);
-        if (open && same_way(open, frame, head)) {
+        if (open && n - head >= RT_PACK_PAYLOAD_MIN && same_way(open, frame, head)) {
             size_t body = rt_load_u32(open) + n - head;
             if (body <= RT_PACK_BYTES_MAX && rt_outq_grow(q, frame + head, n - head)) {
                 rt_store_u32(open, (uint32_t)body);

@@ -27,9 +27,6 @@ typedef struct rt_queued {
                         the first that was refused */
 } rt_queued;
 
-/* What messages of one sender to one receiver may grow to in one frame, see RT_OP_PACK. */
-#define RT_PACK_BYTES_MAX (16u * 1024u)
-
 /* Queues whole frames; several only if none of them needs cutting. `head`: not 0 when each of
  * them begins with the same head and control tuple of so many bytes, composed by begin and one
  * of the sends that may be packed: then they may join the frame that was queued last.

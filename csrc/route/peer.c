@@ -270,6 +270,14 @@ int rt_peer_up(rt_peer *p, uint64_t flags, uint32_t creation, const rt_limits *l
     return rc;
 }
 
+bool rt_peer_above(rt_peer *p, size_t bytes)
+{
+    pthread_mutex_lock(&p->out.lock);
+    bool above = rt_peer_state_of(p) != RT_PEER_IDLE && p->out.bytes > bytes;
+    pthread_mutex_unlock(&p->out.lock);
+    return above;
+}
+
 bool rt_peer_lacks(rt_peer *p, uint64_t flags)
 {
     pthread_mutex_lock(&p->out.lock);

@@ -66,6 +66,8 @@ rt_pool *rt_peers_pool(rt_peers *t);                         /* large memory of 
 /* The connection stands: takes over what was negotiated and rewrites what
  * waited for it. Driver only. */
 int rt_peer_up(rt_peer *p, uint64_t flags, uint32_t creation, const rt_limits *limits);
+/* Connecting or up, and more bytes wait for it. */
+bool rt_peer_above(rt_peer *p, size_t bytes);
 /* Up, and without one of these flags. */
 bool rt_peer_lacks(rt_peer *p, uint64_t flags);
 /* It is gone, or never came: what is queued is counted as dropped. Returns how

@@ -156,6 +156,33 @@ static void claims_cost_nothing(void) {
     rt_fragments_free(f);
 }
 
+/* Memory that a pool keeps anyway serves what is claimed, for a quarter of the limit. */
+static void kept_memory_is_given_to_claims(void) {
+    enum { PIECE = 90 * 1024, PART = 40 * 1024 };
+    static uint8_t part[sizeof CONTROL - 1 + PART] = CONTROL;
+    rt_slice first = rt_slice_of(part, sizeof part), next = rt_slice_of(part, PART);
+    rt_pool *pool = rt_pool_new();
+    rt_fragments *f = rt_fragments_new(8, 4 * 100 * 1024, DEPTH, pool);
+    rt_assembled a;
+    size_t cap;
+    for (int i = 0; i < 2; i++) rt_pool_give(pool, rt_malloc(PIECE), PIECE);
+    CHECK_INT(feed_first(f, 1, 3, first, &a), 0);
+    CHECK_INT(feed_first(f, 2, 3, first, &a), 0); /* not for this one too */
+    void *piece = rt_pool_take(pool, PIECE, &cap);
+    CHECK(piece != NULL);
+    CHECK(rt_pool_take(pool, PIECE, &cap) == NULL);
+    rt_pool_give(pool, piece, PIECE);
+    CHECK_INT(feed_next(f, 1, 2, next, &a), 0);
+    CHECK_INT(feed_next(f, 1, 1, S("end"), &a), 1);
+    CHECK_INT(a.payload.cap, PIECE);
+    rt_assembled_fini(&a);
+    CHECK_INT(feed_first(f, 3, 3, first, &a), 0); /* for this it is again */
+    CHECK(rt_pool_take(pool, PIECE, &cap) == NULL);
+    CHECK_INT(feed_first(f, 4, UINT64_MAX, first, &a), 0);
+    rt_fragments_free(f);
+    rt_pool_rele(pool);
+}
+
 static int one_message(rt_fragments *f, rt_assembled *a) {
     int rc = feed_first(f, 8, 2, S(CONTROL "0123456789"), a);
     if (rc < 0) return rc;
@@ -183,4 +210,5 @@ static void every_allocation_fails_once(void) {
 
 TESTS(one_fragment_is_a_message, sequences_interleave, nothing_points_into_the_packets,
       order_is_checked, the_first_holds_the_whole_control, limits_hold, claims_cost_nothing,
+      kept_memory_is_given_to_claims,
       every_allocation_fails_once)

@@ -42,6 +42,7 @@ static void open_sides(const plan *p, side *a, side *b) {
     CHECK_INT(rt_handshake_init(&a->hs, true, A_NAME, p->a_flags, 7, 4000000000u, p->a_cookie,
                                 B_NAME), 0);
     CHECK_INT(rt_handshake_init(&b->hs, false, B_NAME, p->b_flags, 9, 0, S(""), S("")), 0);
+    a->hs.packs = b->hs.packs = true;
     CHECK_INT(rt_handshake_start(&a->hs, &a->out), 0);
 }
 
@@ -116,6 +117,8 @@ static void both_roles_meet(void) {
     CHECK(rt_handshake_common(&a.hs) == ((RT_FLAGS_OURS & ~RT_F_SPAWN) | RT_F_PACKS));
     CHECK(rt_handshake_common(&b.hs) == rt_handshake_common(&a.hs));
     CHECK(!a.hs.simultaneous && !b.hs.old_name);
+    a.hs.packs = false; /* a router that does not unpack */
+    CHECK(!(rt_handshake_common(&a.hs) & RT_F_PACKS));
     side_fini(&a);
     side_fini(&b);
 }
@@ -239,6 +242,7 @@ static int answer_to(bool initiator, rt_slice packet, rt_handshake *hs, rt_buf *
     int rc;
     CHECK_INT(rt_handshake_init(hs, initiator, B_NAME, RT_FLAGS_OURS, 9, 1, COOKIE,
                                 initiator ? A_NAME : S("")), 0);
+    hs->packs = true;
     if (initiator) CHECK_INT(rt_handshake_start(hs, out), 0);
     out->n = 0;
     rc = rt_handshake_feed(hs, copy, packet.n, &used, out);

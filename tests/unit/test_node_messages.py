@@ -226,6 +226,71 @@ async def test_buffer_full_loses_nothing(pair: Pair) -> None:
         assert ids == list(range(sent + 1))
 
 
+async def test_a_peer_with_small_frames_gets_small_frames(options: dict[str, Any]) -> None:
+    """Messages share frames only where the receiver's limit has room for them."""
+    async with Node(new_name("a"), **options) as a:
+        async with Node(new_name("b"), limits={"frame_bytes_max": 8192}, **options) as b:
+            box = b.mailbox("in")
+            await a.connect(b.name)
+            for i in range(300):
+                a.send(("in", b.name), (i, bytes(100)))
+            got: list[Any] = []
+            while len(got) < 300:
+                got += await box.receive_many(timeout=5)
+            assert [i for i, _ in got] == list(range(300))
+
+
+def queued(node: Node) -> int:
+    return int(node.stats()[0]["queued_bytes"])
+
+
+async def test_what_a_turn_gathers_is_written_in_large_pieces(pair: Pair) -> None:
+    """Not at every drain, but at 64 KiB and at the end of the turn."""
+    async with pair(engine="inline") as (a, b):
+        box = b.mailbox("in")
+        await a.connect(b.name)
+        for _ in range(20):
+            a.send(("in", b.name), bytes(1000))
+            await a.drain()
+        assert 18_000 < queued(a) < 21_000
+        for _ in range(50):
+            a.send(("in", b.name), bytes(1000))
+        assert queued(a) < 10_000
+        await asyncio.sleep(0)
+        assert queued(a) == 0
+        got = 0
+        while got < 70:
+            got += len(await box.receive_many(timeout=5))
+
+
+async def test_who_only_sends_and_drains_lets_others_run(pair: Pair, loop_kind: str) -> None:
+    async with pair() as (a, b):
+        box = b.mailbox("in")
+        await a.connect(b.name)
+        turns = 0
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count_turns())
+        await asyncio.sleep(0)
+        sent, before = 0, turns
+        ends = time.monotonic() + 30
+        while turns < before + 3:  # drain gives way though there is room
+            assert time.monotonic() < ends
+            a.send(("in", b.name), sent)
+            sent += 1
+            await a.drain()
+        counting.cancel()
+        got: list[Any] = []
+        while len(got) < sent:
+            got += await box.receive_many(timeout=5)
+        assert got == list(range(sent))
+
+
 async def test_calls_to_a_stopped_node_say_so(pair: Pair) -> None:
     async with pair() as (a, b):
         pass
