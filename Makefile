@@ -21,7 +21,7 @@ ERLANG    := tools/install-packages "tests against real nodes will be skipped" \
 FUZZERS   := tools/install-packages "make fuzz cannot run" \
     clang:clang clang:libclang-rt-dev
 PEERS     := tools/install-packages "a peer will be missing" \
-    erl:erlang-base urcu-qsbr.h:liburcu-dev
+    erl:erlang-base urcu-qsbr.h:liburcu-dev iperf3:iperf3
 
 .PHONY: build run test test-long lint bench bench-instructions figures interop-all sanitize \
     sanitize-thread stress models fuzz clean

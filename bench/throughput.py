@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench import report
+from bench import iperf, report
 from bench.actors import Stage
 from bench.flow import Flow, System
-from bench.measure import BenchError, compare
+from bench.measure import BenchError, Run, compare
 from bench.peers.control import batch
 
 __all__ = ["P2E", "P2P", "measure"]
@@ -16,6 +16,7 @@ SIZES = (64, 1024, 64 << 10, 1 << 20)
 QUICK_SIZES = (64, 64 << 10)
 P2P, P2E, E2P = "Python to Python", "Python to Erlang", "Erlang to Python"
 ZMQ_QUEUE_BYTES = 16 << 20
+IPERF_SIZE_MIN = 64 << 10
 
 R = "router"
 ONE_MANY = System("router send, receive_many", R, "send", R, "receive_many")
@@ -28,6 +29,7 @@ ERL_MANY = System("Erlang to router receive_many", "erlang", "any", R, "receive_
 ERL_FOR = System("Erlang to router async for", "erlang", "any", R, "async_for")
 ERL_ERL = System("Erlang to Erlang", "erlang", "any", "erlang", "any")
 C_SINK = System("plain C (limit)", "c", "any", "c", "any")
+IPERF = System(iperf.NAME, "iperf3", "any", "iperf3", "any")
 
 
 def framed(loop: str, style: str, form: str) -> System:
@@ -60,10 +62,18 @@ def pairs(size: int) -> Iterable[tuple[str, System, System]]:
     yield P2P, MANY_MANY, framed("uvloop", "buffered", "batched")
     yield P2P, MANY_MANY, framed("aiofastnet", "buffered", "batched")
     yield P2P, MANY_MANY, C_SINK
+    if size >= IPERF_SIZE_MIN:
+        yield P2P, MANY_MANY, IPERF
     yield P2E, ONE_ERL, ERL_ERL
     yield P2E, MANY_ERL, ERL_ERL
     yield E2P, ERL_MANY, ERL_ERL
     yield E2P, ERL_FOR, ERL_ERL
+
+
+def _run(stage: Stage, system: System, size: int, seconds: float) -> tuple[str, Run]:
+    if system is IPERF:
+        return system.name, iperf.stream(size)
+    return Flow(stage, system, size, seconds).named_run
 
 
 def measure(
@@ -85,11 +95,10 @@ def measure(
                     continue
                 say(f"{path}, {size} bytes: {ours.name} beside {peer.name}")
                 try:
-                    second = Flow(stage, peer, size, seconds)
-                    first = Flow(stage, ours, size, seconds)
-                    found = compare(
-                        first.named_run, second.named_run, pairs=count, unit=peer is C_SINK
-                    )
+                    second = _run(stage, peer, size, seconds)
+                    first = _run(stage, ours, size, seconds)
+                    unit = peer in (C_SINK, IPERF)
+                    found = compare(first, second, pairs=count, unit=unit)
                 except BenchError as e:
                     document.failed(e, ours.name, path, size, report.FLOW)
                 else:

@@ -135,6 +135,10 @@ class Actor:
                 ids = range(start, min(start + step, first + count))
                 for send in sends:
                     send(encode([(TAG, i, data) for i in ids]), copy=False)
+        elif len(sends) == 1:
+            (send,) = sends
+            for i in range(first, first + count):
+                send(encode((TAG, i, data)), 0, copy)
         else:
             for i in range(first, first + count):
                 for send in sends:
