@@ -63,7 +63,7 @@ def _measure(
                 continue
             say(f"{width}: {ours.name}")
             try:
-                single = Flow(stage, ours, SIZE, seconds)
+                single = Flow(stage, ours, SIZE, seconds, told=shape.get("senders", 1))
                 found = compare(
                     flow(ours).named_run, (f"{ours.name}, one to one", single.run), pairs=count
                 )

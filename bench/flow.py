@@ -40,11 +40,14 @@ class Flow:
         senders: int = 1,
         receivers: int = 1,
         boxes: int = 1,
+        told: int = 1,
     ) -> None:
+        """told: for how many senders at least the receivers check ids: work of its own."""
         self.system = system
         self.size = size
         self._stage = stage
         self._boxes = boxes
+        self._told = max(told, senders)
         self._receivers: list[Actor] = []
         self._senders: list[Actor] = []
         try:
@@ -100,7 +103,7 @@ class Flow:
         each = count // len(dests)
         meter = Meter(senders, receivers)
         for actor in receivers:
-            words = ("receive", self.system.receive, each, self.size, len(senders), self._boxes)
+            words = ("receive", self.system.receive, each, self.size, self._told, self._boxes)
             if not actor.ask(*words).get("armed"):
                 raise BenchError(f"{actor.kind} is not ready to receive")
         meter.start()
