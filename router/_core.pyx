@@ -40,7 +40,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     TURN_NS = 5_000_000           # how long a receiver that finds work may keep its loop
-    WAYS = 64                     # a power of two
+    WAYS = 256                    # a power of two
     SCRATCH_KEPT_BYTES = 4 << 20  # of the buffer that sends encode into
     WAY_BYTES_MAX = 192           # a longer head is written anew for each frame
     BATCH_BYTES = 48 * 1024       # frames of one send_many that are queued at once

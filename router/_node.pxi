@@ -47,7 +47,7 @@ cdef class NodeCore:
     cdef bint credit
     cdef uint64_t paced           # when `_paced` was asked first in this turn; ns
     cdef uint64_t references
-    cdef list ways                # WAYS of them, by the address of the destination
+    cdef list ways                # WAYS of them or None, by the address of the destination
     cdef uint8_t node_pid[RT_PID_BYTES_MAX]
     cdef size_t node_pid_n
     cdef dict peers
@@ -59,7 +59,7 @@ cdef class NodeCore:
 
     def __cinit__(self, *args, **kwargs):
         self.peers = {}
-        self.ways = [Way.__new__(Way) for _ in range(WAYS)]
+        self.ways = [None] * WAYS
         self.credit = True
 
     def _open(self, str name, bytes cookie, *, bint hidden, bint relay, int engine, int epmd,
@@ -121,7 +121,7 @@ cdef class NodeCore:
     def _identify(self):
         """Takes the creation over, once the port mapper gave one: it is final then."""
         self.node_pid_n = rt_route_pid(self.route, 0, self.node_pid)
-        self.ways = [Way.__new__(Way) for _ in range(WAYS)]
+        self.ways = [None] * WAYS
 
     def _stop(self):
         if self.ptr == NULL:
@@ -436,9 +436,12 @@ cdef class NodeCore:
 
     cdef Peer begin(self, rt_buf *b, object dest, object sender):
         """Writes what leads a frame to dest; None when dest is of this node or unusable."""
-        cdef Way way = <Way>self.ways[(<size_t><void *>dest >> 4) & (WAYS - 1)]
+        cdef size_t at = (<size_t><void *>dest >> 4 ^ <size_t><void *>dest >> 12) & (WAYS - 1)
+        cdef Way way = <Way>self.ways[at]
         cdef Peer peer
-        if way.dest is dest and way.sender is sender:
+        if way is None or way.dest is not dest or way.sender is not sender:
+            way = <Way>self.ways[at ^ 1]  # each has two places
+        if way is not None and way.dest is dest and way.sender is sender:
             check(rt_buf_put(b, way.head, way.n), "cannot send")
             return way.peer
         if rt_py_is_pid(dest) or rt_py_is_ref(dest):
@@ -453,6 +456,10 @@ cdef class NodeCore:
         peer = self.find_peer(node)
         self.write_head(b, dest, sender)
         if b.n <= WAY_BYTES_MAX:
+            if way is None:
+                way = Way.__new__(Way)
+            self.ways[at ^ 1] = self.ways[at]
+            self.ways[at] = way
             way.dest = dest
             way.sender = sender
             way.peer = peer

@@ -394,9 +394,10 @@ void rt_repeats_free(rt_repeats *t)
     rt_free(t);
 }
 
-static rt_repeat **place_of(rt_repeats *t, const uint8_t *head, size_t n)
+/* Each head has two places: this one, and the one whose number differs in the last bit. */
+static uint32_t place_of(const uint8_t *head, size_t n)
 {
-    return &t->at[rt_hash_bytes(head, n, 0) & (RT_REPEATS - 1)];
+    return (uint32_t)(rt_hash_bytes(head, n, 0) & (RT_REPEATS - 1));
 }
 
 /* Remembers where a frame went, if there is memory for it. */
@@ -408,7 +409,13 @@ static void remember(rt_inbound *in, rt_peer *peer, rt_slice head, const rt_atom
     if (rt_atom_cache_changes(peer->cache) != in->cached) return;
     if (!peer->repeats) peer->repeats = rt_calloc(1, sizeof *peer->repeats);
     if (!peer->repeats) return;
-    rt_repeat **place = place_of(peer->repeats, head.p, head.n), *r = *place;
+    uint32_t at = place_of(head.p, head.n);
+    rt_repeat **place = &peer->repeats->at[at], *r = *place;
+    if (r && !rt_slice_eq(head, rt_slice_of(r->head, r->n))) { /* to its other place */
+        *place = peer->repeats->at[at ^ 1];
+        peer->repeats->at[at ^ 1] = r;
+        r = *place;
+    }
     if (!r || r->atoms_cap < atoms->count) {
         r = rt_malloc(offsetof(rt_repeat, atoms.at) + atoms->count * sizeof(rt_slice));
         if (!r) return;
@@ -442,7 +449,9 @@ static const rt_repeat *repeated(const rt_inbound *in, const rt_peer *peer, cons
     if (!r) return NULL;
     if (!begins_like(r, p, n)) {
         if (n <= r->n) return NULL;
-        rt_repeat *other = *place_of(t, p, r->n);
+        uint32_t at = place_of(p, r->n);
+        rt_repeat *other = t->at[at];
+        if (!other || !begins_like(other, p, n)) other = t->at[at ^ 1];
         if (!other || !begins_like(other, p, n)) return NULL;
         r = t->last = other;
     }

@@ -11,7 +11,7 @@
 #include "base/buf.h"
 #include "route/route.h"
 
-#define RT_REPEATS 16u         /* remembered for each peer; a power of two */
+#define RT_REPEATS 32u         /* remembered for each peer; a power of two */
 #define RT_REPEAT_BYTES_MAX 192u
 #define RT_REPEAT_ATOMS_MAX 16u
 
@@ -30,7 +30,7 @@ typedef struct rt_repeat {
     rt_atoms atoms;        /* last: there is only memory for atoms_cap of them */
 } rt_repeat;
 
-/* What one peer has repeated: the last one, and one for each hash of a head. A frame is looked up
+/* What one peer has repeated: the last one, and two for each hash of a head. A frame is looked up
  * by as many bytes as the last head had: most heads of one peer are equally long. */
 typedef struct rt_repeats {
     rt_repeat *last;
