@@ -320,6 +320,7 @@ cdef extern from "router.h":
     int rt_py_init(object module) except -1
     int rt_py_is_codec(object obj)
     int rt_py_encode(object codec, object term, rt_buf *out) except -1
+    void rt_py_inherit_anext(void *type)
     void rt_py_set_send(void *type, int (*send)(PyObject *, PyObject *, PyObject **) except -1)
     PyObject *rt_py_decode_or_null "rt_py_decode"(object codec, const uint8_t *p, size_t n,
                                                  size_t *used)

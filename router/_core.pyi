@@ -260,6 +260,8 @@ EVENT_ACCEPT: Final[int]
 CODE_EEXIST: Final[int]
 CODE_ENOK: Final[int]
 
+_Box = TypeVar("_Box", bound=MailboxCore)
+
 def default_limits() -> dict[str, int]: ...
 def connect_error(code: int, text: str, name: str) -> RouterError: ...
 
@@ -463,6 +465,8 @@ class MailboxCore:
         """Ends an alias of this process. True when it stood; False when it is another's."""
 
 # ---- the registry alone (_registry.pxi) ----
+
+def inherits_anext(cls: type[_Box], /) -> type[_Box]: ...
 
 @final
 class Registry(Generic[_Item]):

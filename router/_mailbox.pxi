@@ -1,5 +1,13 @@
 # Part of _core.pyx: mailboxes, their signals, and their end.
 
+def inherits_anext(cls):
+    """Decorates a subclass of MailboxCore: `async for` asks it as directly as its base."""
+    if not issubclass(cls, MailboxCore):
+        raise TypeError(f"a subclass of MailboxCore, not {cls!r}")
+    rt_py_inherit_anext(<PyTypeObject *>cls)
+    return cls
+
+
 # A box found dead in a cycle ends its process like any other, for which it needs its
 # node: the collector must not take that away first.
 @cython.no_gc_clear
@@ -16,6 +24,7 @@ cdef class MailboxCore:
     cdef Notifier bound
     cdef LoopCore binding         # of the loop that received last
     cdef bint pausing             # overflow="pause": peers may be held back for this box
+    cdef object spare             # a Receiving that has given something, or None
     cdef public object _waiter    # the future of a receiver that waits, or None
     cdef public object _callback  # of on_messages, or None
     cdef public bint _getting     # a thread is in get or get_many

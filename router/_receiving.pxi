@@ -10,10 +10,10 @@ cdef class Receiving:
     Each step looks into the box; when something is there, awaiting costs about as much as a
     function call. When nothing is, it waits for a future that the box's next news resolve.
     Nothing is taken from the box before a step, so that one that is dropped or cancelled
-    loses nothing.
+    loses nothing. One that has given something is kept by its box for the next time.
     """
 
-    cdef MailboxCore box
+    cdef MailboxCore box          # None once it has given something
     cdef object timeout
     cdef Py_ssize_t most          # 0: one term, else a list
     cdef bint iterating           # the end of the box ends an `async for`
@@ -60,6 +60,9 @@ cdef class Receiving:
                 raise StopAsyncIteration from None
             raise
         self.ended = True
+        if self.box.spare is None:
+            self.box.spare = self
+            self.box = None  # else the two would hold each other
         result[0] = <PyObject *>found
         Py_INCREF(found)
         return PYGEN_RETURN
@@ -155,7 +158,13 @@ def _expire(future):
 
 
 cdef Receiving receiving(MailboxCore box, object timeout, Py_ssize_t most, bint iterating):
-    cdef Receiving made = Receiving.__new__(Receiving)
+    cdef Receiving made = <Receiving>box.spare
+    if made is not None and Py_REFCNT(<PyObject *>made) == 2:  # the box's, and this one
+        box.spare = None
+        made.begun = made.ended = False
+        made.deadline = None
+    else:
+        made = Receiving.__new__(Receiving)
     made.box = box
     made.timeout = timeout
     made.most = most

@@ -18,5 +18,8 @@ typedef int (*rt_py_send)(PyObject *self, PyObject *value, PyObject **result);
 /* Gives a type with an __await__ of its own the slot am_send, which Cython does not
  * know: a step of it then gives its result without a StopIteration. */
 void rt_py_set_send(void *type, rt_py_send send);
+/* Gives a class made in Python the slot am_anext of its base: Cython's __anext__ is a method too,
+ * which Python would look up by name each time. */
+void rt_py_inherit_anext(void *type);
 
 #endif

@@ -101,6 +101,11 @@ void rt_py_set_send(void *type, rt_py_send send) {
     ((PyTypeObject *)type)->tp_as_async->am_send = (sendfunc)send;
 }
 
+void rt_py_inherit_anext(void *type) {
+    PyTypeObject *t = type;
+    t->tp_as_async->am_anext = t->tp_base->tp_as_async->am_anext;
+}
+
 int rt_py_init(PyObject *module) {
     if (!rt_py_st && state_make() < 0) return -1;
     rt_py_state *st = rt_py_st;

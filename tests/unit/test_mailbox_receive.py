@@ -588,3 +588,53 @@ async def test_news_that_driving_brought_is_looked_at_once(
             b.send(("here", a.name), number)
             assert await here.receive(20) == number
     assert looks - before < 100  # of 200 turns that brought something
+
+
+async def test_what_was_awaited_is_not_given_twice(pair: Pair) -> None:
+    """A box keeps what a receive was, for the next one, unless somebody else holds it."""
+    async with pair() as (a, _):
+        box = a.mailbox("in")
+        for i in range(6):
+            a.send("in", i)
+        held = box.receive()
+        assert await held == 0
+        other = box.receive()
+        assert other is not held
+        with pytest.raises(RuntimeError, match="already awaited"):
+            await held
+        third = box.receive_many(2)
+        assert third is not other
+        assert await other == 1
+        assert await third == [2, 3]
+        del held, other, third
+        assert await box.receive() == 4
+        with pytest.warns(RuntimeWarning, match="never awaited"):
+            box.receive()
+        assert await box.receive(timeout=5) == 5
+        with pytest.raises(TimeoutError):
+            await box.receive(timeout=0.01)
+        assert await anext_or_end(box, a) == "end"
+
+
+async def anext_or_end(box: Mailbox, node: Node) -> Any:
+    node.send("in", Atom("end"))
+    async for term in box:
+        return term
+
+
+class Counting(Mailbox):
+    """A subclass of a program's own."""
+
+    __slots__ = ()
+    asked = 0
+
+    def __anext__(self) -> Any:
+        Counting.asked += 1
+        return super().__anext__()
+
+
+async def test_a_subclass_may_iterate_in_its_own_way(pair: Pair) -> None:
+    async with pair() as (a, _):
+        box = Counting(a, "in")
+        assert await anext_or_end(box, a) == "end"
+        assert Counting.asked == 1
