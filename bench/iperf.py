@@ -50,9 +50,11 @@ def stream(size: int) -> Callable[[], Sample]:
                     [program, "-c", "127.0.0.1", "-p", port, "-n", str(BYTES), "-J"],
                     capture_output=True, text=True, timeout=SECONDS_MAX, check=False,
                 )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                raise BenchError(f"iperf3: not done in {SECONDS_MAX} s") from None
             finally:
                 server.kill()
-        found = json.loads(done.stdout or "{}")
+        found = json.loads(done.stdout or "{}")  # it is JSON when it failed, too
         if done.returncode or "error" in found:
             raise BenchError(f"iperf3: {found.get('error', done.stderr.strip()[:200])}")
         end = found["end"]

@@ -42,6 +42,7 @@ cdef class NodeCore:
     cdef bint scratch_busy
     cdef size_t large             # bytes of the last message that took the scratch with it
     cdef bint is_running
+    cdef bint inline              # no thread looks after what a program leaves lying
     cdef bint forked
     cdef uint64_t credit_turn     # the turn in which the direct write was used up
     cdef bint credit
@@ -76,6 +77,7 @@ cdef class NodeCore:
         c.hidden = hidden
         c.relay = relay
         c.engine = engine
+        self.inline = engine == RT_ENGINE_INLINE
         c.epmd = epmd
         c.epmd_port = epmd_port
         c.epmd_any = epmd_any
@@ -184,7 +186,10 @@ cdef class NodeCore:
 
     def _set_loop(self, LoopFlush flush):
         """The loop that drives this node from now on, or None."""
+        cdef LoopFlush before = self.loop_flush
         self.loop_flush = flush
+        if before is not None and before.scheduled:
+            self._flush()  # that loop may have ended before its turn did
 
     def _promise(self, int more):
         if self.ptr != NULL:
@@ -195,19 +200,18 @@ cdef class NodeCore:
             rt_node_flush(self.ptr)
             self.credit = True
 
-    def _paced(self):
-        """Whether who drains should let its loop turn, whose end writes; without one it writes now."""
+    def _paced(self, loop):
+        """Whether who drains on that loop should let it turn. Writes what nobody else will soon."""
         cdef LoopFlush flush = self.loop_flush
-        cdef uint64_t now
-        if flush is None or not flush.here():
-            self._flush()
-            return False
-        now = rt_now()
-        if self.paced and now - self.paced > TURN_NS:
-            self.paced = 0
-            return True
+        cdef uint64_t now = rt_now()
+        if (flush is None or flush.loop is not loop or not flush.scheduled or self.inline) \
+                and self.ptr != NULL:
+            rt_node_flush(self.ptr)  # the next send is not the first of a turn all the same
         if self.paced == 0:
             self.paced = now
+        elif now - self.paced > TURN_NS:
+            self.paced = 0
+            return True
         return False
 
     def _listen_events(self, Notifier notifier):
@@ -460,11 +464,12 @@ cdef class NodeCore:
                 way = Way.__new__(Way)
             self.ways[at ^ 1] = self.ways[at]
             self.ways[at] = way
-            way.dest = dest
+            way.dest = None  # matches nothing, whatever runs when the old ones go
             way.sender = sender
             way.peer = peer
             way.n = b.n
             memcpy(way.head, b.p, b.n)
+            way.dest = dest
         return peer
 
     cdef int write_head(self, rt_buf *b, object dest, object sender) except -1:

@@ -246,25 +246,78 @@ def queued(node: Node) -> int:
 
 async def test_what_a_turn_gathers_is_written_in_large_pieces(pair: Pair) -> None:
     """Not at every drain, but at 64 KiB and at the end of the turn."""
-    async with pair(engine="inline") as (a, b):
+    async with pair() as (a, b):
         box = b.mailbox("in")
         await a.connect(b.name)
-        for _ in range(20):
-            a.send(("in", b.name), bytes(1000))
+        for _ in range(20):  # a thread writes too, 5 ms later
+            for _ in range(20):
+                a.send(("in", b.name), bytes(1000))
+                await a.drain()
+            gathered = queued(a)
+            for _ in range(50):
+                a.send(("in", b.name), bytes(1000))
+            assert queued(a) < 10_000
+            await asyncio.sleep(0)
+            assert queued(a) == 0
+            got = 0
+            while got < 70:
+                got += len(await box.receive_many(timeout=5))
+            if gathered > 18_000:
+                break
+        assert 18_000 < gathered < 21_000
+
+
+async def test_an_inline_node_writes_at_each_drain(pair: Pair) -> None:
+    async with pair(engine="inline") as (a, b):
+        await a.connect(b.name)
+        for _ in range(5):
+            for _ in range(20):
+                a.send(("in", b.name), bytes(1000))
+            assert queued(a) > 18_000
             await a.drain()
-        assert 18_000 < queued(a) < 21_000
-        for _ in range(50):
-            a.send(("in", b.name), bytes(1000))
-        assert queued(a) < 10_000
-        await asyncio.sleep(0)
+            assert queued(a) == 0
+
+
+def test_what_a_loop_left_is_written_by_the_next(options: dict[str, Any]) -> None:
+    """A loop that stops within a turn never comes to its end."""
+    a, b = (Node(new_name(n), engine="inline", **options) for n in "ab")
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+
+    async def begin() -> None:
+        await b.start()
+        await a.start()
+        await a.connect(b.name)
+
+    def send_and_stop() -> None:
+        for i in range(4):
+            a.send(("in", b.name), i)
+        first.stop()
+
+    async def go_on() -> list[Any]:
+        for i in range(4, 8):
+            a.send(("in", b.name), i)
+        await a.drain()
         assert queued(a) == 0
-        got = 0
-        while got < 70:
-            got += len(await box.receive_many(timeout=5))
+        got: list[Any] = []
+        while len(got) < 8:
+            got += await box.receive_many(timeout=5)
+        await a.stop()
+        await b.stop()
+        return got
+
+    first.run_until_complete(begin())
+    box = b.mailbox("in")
+    first.call_soon(send_and_stop)
+    first.run_forever()
+    first.close()
+    assert second.run_until_complete(go_on()) == list(range(8))
+    second.close()
 
 
-async def test_who_only_sends_and_drains_lets_others_run(pair: Pair, loop_kind: str) -> None:
-    async with pair() as (a, b):
+async def test_who_only_sends_and_drains_lets_others_run(
+    pair: Pair, loop_kind: str, engine: str
+) -> None:
+    async with pair(engine=engine) as (a, b):
         box = b.mailbox("in")
         await a.connect(b.name)
         turns = 0
