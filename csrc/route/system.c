@@ -22,16 +22,28 @@ static bool take_term(rt_cursor *c, rt_slice *out)
     return n > 0 && rt_cursor_take(c, (size_t)n, out);
 }
 
+static bool take_pid(rt_cursor *c, rt_slice *out)
+{
+    const uint8_t *start = c->p;
+    rt_pid_view pid;
+    if (rt_read_pid(c, &pid) < 0) return false;
+    *out = rt_slice_of(start, (size_t)(c->p - start));
+    return true;
+}
+
 /* Tag is Ref, or [alias | Ref] when the caller may be reached by its alias. */
 static rt_slice alias_of(rt_slice tag)
 {
     rt_cursor c = rt_cursor_of(tag.p, tag.n);
+    rt_slice none = {NULL, 0};
+    rt_ref_view ref;
     uint8_t kind;
     uint32_t count;
-    if (rt_cursor_u8(&c, &kind) && kind == RT_TAG_LIST && rt_cursor_u32(&c, &count) &&
-        count == 1 && atom_is(&c, "alias"))
-        return rt_slice_of(c.p, rt_cursor_left(&c));
-    return rt_slice_of(NULL, 0);
+    if (!rt_cursor_u8(&c, &kind) || kind != RT_TAG_LIST || !rt_cursor_u32(&c, &count) ||
+        count != 1 || !atom_is(&c, "alias"))
+        return none;
+    rt_slice alias = rt_slice_of(c.p, rt_cursor_left(&c));
+    return rt_read_ref(&c, &ref) == RT_OK ? alias : none;
 }
 
 /* {'$gen_call', {Pid, Tag}, {is_auth, Node}} */
@@ -41,7 +53,7 @@ int rt_system_message(rt_route *r, rt_peer *peer, rt_slice payload)
     uint32_t arity;
     rt_slice pid, tag;
     if (rt_read_tuple(&c, &arity) < 0 || arity != 3 || !atom_is(&c, "$gen_call") ||
-        rt_read_tuple(&c, &arity) < 0 || arity != 2 || !take_term(&c, &pid) ||
+        rt_read_tuple(&c, &arity) < 0 || arity != 2 || !take_pid(&c, &pid) ||
         !take_term(&c, &tag) || rt_read_tuple(&c, &arity) < 0 || arity != 2 ||
         !atom_is(&c, "is_auth"))
         return RT_ENOENT;

@@ -196,6 +196,9 @@ def fragments(head: bytes, payload: bytes) -> bytes:
     )
 
 
+PACK = 0x80  # several payloads follow: RT_OP_PACK
+
+
 def inbound_messages() -> Iterator[tuple[bytes, bytes]]:
     """Control message and payload for each opcode, as fuzz_inbound.c knows the node."""
     peer, term, empty = pid(90), b"h\2" + atom(b"hi") + pid(90), atom(b"")
@@ -242,6 +245,9 @@ def inbound_messages() -> Iterator[tuple[bytes, bytes]]:
     for count in (4, 3):  # the second is no list of pids
         listed = b"l" + struct.pack(">I", count) + members + b"j"
         yield control(22, peer, pid(4, OURS)), b"h\3" + atom(b"multicast") + listed + term
+    for to in (control(22 | PACK, peer, pid(1, OURS)), control(33 | PACK, peer, ref(2))):
+        yield to, term + term + term
+    yield control(6 | PACK, peer, empty, atom(b"bounded")), term + term + term + small(1)
     leader, mfa = pid(60), b"h\3" + atom(b"m") + atom(b"f") + small(0)
     yield control(29, ref(4, node=THEIRS), peer, leader, mfa, b"j"), b"j"
     yield control(37, small(8), peer, atom(b"box")), term

@@ -228,7 +228,7 @@ static uint64_t flags_of(uint8_t options) {
     uint64_t flags = RT_FLAGS_MANDATORY;
     for (unsigned i = 0; i < 8; i++)
         if (options & 1u << i) flags |= optional[i];
-    return flags;
+    return options & 1 ? flags | RT_F_PACKS : flags;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
