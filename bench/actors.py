@@ -131,7 +131,7 @@ class Stage:
         self._failed: dict[str, BenchError] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="router-bench-")
         self._epmd: subprocess.Popen[bytes] | None = None
-        self.epmd_port = _free_port()
+        self.epmd_port = machine.free_port()
         path = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.env = os.environ | {
             "ERL_EPMD_PORT": str(self.epmd_port),
@@ -260,13 +260,6 @@ class Stage:
             if time.monotonic() > deadline or self._epmd.poll() is not None:
                 raise BenchError("epmd did not start")
             time.sleep(0.01)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Meter:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable
 
+from bench import machine
 from bench.measure import BenchError, Sample
 
 __all__ = ["NAME", "stream"]
@@ -15,13 +15,6 @@ __all__ = ["NAME", "stream"]
 NAME = "iperf3, one stream"
 BYTES = 1 << 30
 SECONDS_MAX = 60
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def stream(size: int) -> Callable[[], Sample]:
@@ -34,7 +27,7 @@ def stream(size: int) -> Callable[[], Sample]:
         raise BenchError("no iperf3 on this machine")
 
     def run() -> Sample:
-        port = str(_free_port())
+        port = str(machine.free_port())
         with subprocess.Popen(
             [program, "-s", "-1", "-B", "127.0.0.1", "-p", port, "--forceflush"],
             stdout=subprocess.PIPE,

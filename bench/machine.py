@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ __all__ = [
     "commit",
     "cpu_ns",
     "describe",
+    "free_port",
     "is_debug_build",
     "one_processor",
     "peak_bytes",
@@ -97,6 +99,14 @@ def stolen(before: tuple[int, int], after: tuple[int, int]) -> float:
     """The share of processor time that the host gave to others between two readings."""
     total = after[1] - before[1]
     return (after[0] - before[0]) / total if total > 0 else 0.0
+
+
+def free_port() -> int:
+    """A TCP port that was free on loopback a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @contextmanager
