@@ -262,6 +262,7 @@ cdef extern from "router.h" nogil:
         RT_SEND_DIRECT
         RT_SEND_WAKE
         RT_COOKIE_BYTES_MAX
+        RT_NODE_THREADS_MAX
 
     ctypedef struct rt_node_config:
         rt_slice name
@@ -269,6 +270,7 @@ cdef extern from "router.h" nogil:
         bint hidden
         bint relay
         int engine
+        uint32_t threads
         int epmd
         uint16_t epmd_port
         bint epmd_any

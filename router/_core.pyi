@@ -246,6 +246,7 @@ def decode_prefix(data: Buffer, offset: int = 0, /) -> tuple[Any, int]: ...
 EMPTY: Final[object]
 notifiers: weakref.WeakSet[Notifier]
 ENGINES: Final[dict[str, int]]
+THREADS_MAX: Final[int]
 EPMD_MODES: Final[dict[str, int]]
 OVERFLOWS: Final[dict[str | None, int]]
 EVENT_UP: Final[int]
@@ -316,6 +317,7 @@ class NodeCore:
         hidden: bool,
         relay: bool,
         engine: int,
+        threads: int,
         epmd: int,
         epmd_port: int,
         epmd_any: bool,

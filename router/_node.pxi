@@ -63,8 +63,8 @@ cdef class NodeCore:
         self.ways = [None] * WAYS
         self.credit = True
 
-    def _open(self, str name, bytes cookie, *, bint hidden, bint relay, int engine, int epmd,
-              int epmd_port, bint epmd_any, double net_ticktime, listen, dict limits, codec):
+    def _open(self, str name, bytes cookie, *, bint hidden, bint relay, int engine, int threads,
+              int epmd, int epmd_port, bint epmd_any, double net_ticktime, listen, dict limits, codec):
         """Makes the C node. listen: (numeric host, port), or None not to listen."""
         cdef rt_node_config c
         cdef bytes raw = name.encode()
@@ -77,6 +77,7 @@ cdef class NodeCore:
         c.hidden = hidden
         c.relay = relay
         c.engine = engine
+        c.threads = threads
         self.inline = engine == RT_ENGINE_INLINE
         c.epmd = epmd
         c.epmd_port = epmd_port

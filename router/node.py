@@ -53,6 +53,8 @@ class Node(LivingNode):
         thread, and a thread of the node's own when those are busy; `"thread"`:
         that thread always; `"inline"`: never a thread, so that a program that
         computes without yielding falls out of the cluster.
+    threads: how many threads of the node's own share its connections; more than one
+        with `engine="thread"` only.
     relay: forward messages that are for other connected nodes.
     codec: an `etf.Codec` with policies for this node's terms.
     limits: a `Limits`, or a dict of those to change.
@@ -86,8 +88,10 @@ class Node(LivingNode):
             raise ValueError(f"engine is 'auto', 'thread' or 'inline', not {engine!r}")
         if epmd not in ("auto", "none"):
             raise ValueError(f"epmd is 'auto' or 'none', not {epmd!r}")
-        if threads != 1:
-            raise ValueError("threads: only 1 is supported in this version")
+        if type(threads) is not int or not 1 <= threads <= _core.THREADS_MAX:
+            raise ValueError(f"threads is a number from 1 to {_core.THREADS_MAX}, not {threads!r}")
+        if threads > 1 and engine != "thread":
+            raise ValueError(f"{threads} threads need engine='thread', not {engine!r}")
         seconds: object = net_ticktime
         if not isinstance(seconds, (int, float)) or not 0 < seconds < 1e6:
             raise ValueError(f"net_ticktime is a positive number of seconds, not {net_ticktime!r}")
@@ -104,6 +108,7 @@ class Node(LivingNode):
             "hidden": bool(hidden),
             "relay": bool(relay),
             "engine": _core.ENGINES[engine],
+            "threads": threads,
             "epmd": _core.EPMD_MODES[epmd],
             "epmd_port": epmd_port_of(epmd_port),
             "epmd_any": bool(epmd_any),

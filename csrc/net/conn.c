@@ -81,9 +81,9 @@ static void queue_detach(rt_outq *q)
 
 static void conn_end(rt_conn *c)
 {
-    int fd = c->source.fd;
+    int fd = c->own.fd; /* in no poller between leave and join */
     c->dead = true;
-    if (fd >= 0) rt_poller_remove(c->poller, &c->source);
+    rt_poller_remove(c->poller, &c->source);
     queue_detach(c->out);
     if (c->out != &c->own) queue_detach(&c->own);
     if (fd >= 0) rt_socket_close(fd);
@@ -205,6 +205,19 @@ void rt_conn_pause(rt_conn *c, bool on)
     if (c->paused == on || c->closing) return;
     c->paused = on;
     update_interest(c);
+}
+
+void rt_conn_leave(rt_conn *c)
+{
+    RT_ASSERT(!c->busy && !c->connecting);
+    rt_poller_remove(c->poller, &c->source);
+}
+
+int rt_conn_join(rt_conn *c, rt_poller *p, uint8_t *shared)
+{
+    c->poller = p;
+    c->shared = shared;
+    return rt_poller_add(p, &c->source, c->own.fd, c->paused ? 0 : RT_READABLE);
 }
 
 /* Gives whole packets (or raw messages) of [p, p+n) on; *used tells how far. */

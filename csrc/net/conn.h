@@ -63,6 +63,10 @@ int rt_conn_send(rt_conn *c, const void *p, size_t n);
 /* Writes what waits and arms for the rest. */
 void rt_conn_flush(rt_conn *c);
 void rt_conn_pause(rt_conn *c, bool on);             /* stop or resume reading */
+/* From one driver to another: the one lets go, outside of callbacks; the other goes on with its own
+ * poller and buffer. */
+void rt_conn_leave(rt_conn *c);
+int rt_conn_join(rt_conn *c, rt_poller *p, uint8_t *shared);
 /* Closes; `closed` is called before this returns, or, from inside another
  * callback of the same connection, when that one ends. Once only. */
 void rt_conn_close(rt_conn *c, int rc, int sys);

@@ -1,5 +1,6 @@
 /* Purpose: what the files of node/ share.
- * Threads: everything here belongs to the driver unless it says otherwise. */
+ * Threads: a node has one driver or several (driver.c). The first, the control, owns everything
+ * here unless it says otherwise; a connection that is up belongs to the driver that carries it. */
 #ifndef RT_NODE_INTERNAL_H
 #define RT_NODE_INTERNAL_H
 
@@ -24,10 +25,34 @@ enum rt_session_state {
 /* How far the peer's kernel may run ahead: see rt_socket_settle. */
 enum rt_window { RT_WINDOW_UNSET, RT_WINDOW_WIDE, RT_WINDOW_NARROW };
 
+typedef struct rt_driver rt_driver;
+
+/* Something for a driver to do, from any thread. */
+typedef struct rt_request {
+    struct rt_request *next;
+    rt_peer *peer;
+    enum {
+        RT_ASK_DIAL, RT_ASK_ABANDON, RT_ASK_DISCONNECT, RT_ASK_CLOSE, /* of the control */
+        RT_ASK_HAND_OVER, RT_ASK_ENDED,                               /* likewise */
+        RT_ASK_CARRY, RT_ASK_HANG_UP, RT_ASK_RESUME                   /* of any */
+    } what;
+    rt_pid pid;
+    uint16_t port;
+    const char *text;            /* host, or the reason to abandon; stands behind it */
+} rt_request;
+
+/* Up to RT_SESSION_UP, and when it has ended, it is the control's. Between, `conn`, `timer` and
+ * what its reads tell are the driver's that carries it. */
 typedef struct rt_session {
     rt_conn conn;
     bool conn_open;              /* conn is initialised */
     rt_node *node;
+    rt_driver *driver;           /* whose the connection is now: whose poller, timers, buffer */
+    uint32_t place;              /* that driver's number, for the control, */
+    bool away;                   /* who has handed it over */
+    struct rt_session *successor, *predecessor; /* waits for this one's end; whose end it awaits */
+    rt_request ended;            /* what the driver tells the control at its end, */
+    int end_rc, end_sys;         /* and why */
     rt_peer *peer;               /* NULL: an incoming one of whom nothing is proved */
     enum rt_session_state state;
     bool initiator;
@@ -51,25 +76,15 @@ typedef struct rt_attempt {
     uint32_t next;               /* which of resolve.at is tried */
 } rt_attempt;
 
-/* A full box (RT_OVERFLOW_PAUSE) and a peer that goes on filling it. */
+/* A full box (RT_OVERFLOW_PAUSE) and a peer that goes on filling it. Its driver's. */
 typedef struct rt_hold {
-    rt_node *node;
+    rt_driver *driver;
     rt_pid pid;
     rt_peer *peer;
     uint64_t bytes;              /* what the peer sent since the box was full */
     rt_timer timer;
     struct rt_hold *next;
 } rt_hold;
-
-/* A request from another thread, carried out by the driver. */
-typedef struct rt_request {
-    struct rt_request *next;
-    rt_peer *peer;
-    enum { RT_ASK_DIAL, RT_ASK_ABANDON, RT_ASK_DISCONNECT, RT_ASK_RESUME, RT_ASK_CLOSE } what;
-    rt_pid pid;
-    uint16_t port;
-    char text[RT_HOST_BYTES_MAX + 1]; /* host, or the reason to abandon */
-} rt_request;
 
 /* Registration with the port mapper, or the port mapper itself. */
 typedef struct rt_mapper {
@@ -85,17 +100,30 @@ typedef struct rt_mapper {
     struct rt_mapper_client *clients;
 } rt_mapper;
 
-struct rt_node {
+/* One engine, and what belongs to whoever drives it. */
+struct rt_driver {
     rt_engine engine;
+    rt_node *node;
+    rt_inbound inbound;
+    rt_hold *holds;
+    uint32_t carries;            /* connections that are up; the control's account */
+    pthread_mutex_t lock;        /* what stands below; any thread */
+    rt_peer **dirty;             /* whose queues want writing */
+    uint32_t dirty_n, dirty_cap;
+    rt_request *requests, *requests_last;
+};
+
+struct rt_node {
+    rt_driver *control;          /* the first of */
+    rt_driver *drivers;
+    uint32_t drivers_n;
     rt_route route;
     rt_events events;
-    rt_inbound inbound;
     rt_listener listener;
     rt_mapper mapper;
     rt_timer accept_timer;       /* accepting again after a shortage */
     rt_session *sessions;
     uint32_t handshakes;         /* sessions that are not up */
-    rt_hold *holds;
     rt_buf name, atom;
     uint8_t cookie[RT_COOKIE_BYTES_MAX];
     size_t cookie_n;
@@ -108,17 +136,36 @@ struct rt_node {
     _Atomic uint64_t turns;
     pthread_mutex_t lock;        /* what stands below; any thread */
     bool stopping;               /* stop was called */
-    rt_peer **dirty;
-    uint32_t dirty_n, dirty_cap;
-    rt_request *requests, *requests_last;
     rt_pid *watchers;
     uint32_t watchers_n;
 };
+
+/* driver.c; any thread where no driver is said */
+int rt_driver_init(rt_driver *d, rt_node *n, enum rt_engine_mode mode);
+void rt_driver_fini(rt_driver *d);
+/* Remembers that the peer's queue, into which something was put, wants writing; RT_ENOMEM. */
+int rt_driver_mark(rt_node *n, rt_peer *p);
+rt_peer *rt_driver_take_dirty(rt_driver *d);
+uint32_t rt_driver_dirty(rt_driver *d);
+void rt_driver_kick(rt_node *n, rt_peer *p);    /* marks, and wakes its driver */
+/* RT_ENOMEM. */
+int rt_driver_ask(rt_driver *d, rt_peer *p, int what, rt_pid pid, const char *text, uint16_t port);
+void rt_driver_ask_all(rt_node *n, int what, rt_pid pid);
+void rt_driver_lend(rt_driver *d, rt_request *q); /* the same, with memory of the caller's */
+/* The driver's: its connection with that peer, or NULL. */
+rt_session *rt_driver_carried(rt_driver *d, rt_peer *p);
+void rt_driver_take_back(rt_driver *d, rt_peer *p); /* the control's: what it carried has ended */
+/* Nobody drives any more: carries out what a session hangs on, and drops the rest. */
+void rt_driver_wind_up(rt_driver *d);
 
 /* session.c */
 int rt_session_connect(rt_node *n, rt_peer *p, const char *host, uint16_t port);
 void rt_session_accept(rt_node *n, int fd, const rt_address *remote);
 void rt_session_close(rt_session *l, int rc);
+/* The control lets go of a connection that is up: who is to be asked to carry it, or NULL. */
+rt_driver *rt_session_hand_over(rt_session *l);
+void rt_session_carry(rt_session *l, rt_driver *d);  /* by that driver */
+void rt_session_ended(rt_request *q);                /* the control again, for RT_ASK_ENDED */
 void rt_sessions_close_all(rt_node *n);
 
 /* mapper.c */
@@ -127,10 +174,10 @@ void rt_mapper_stop(rt_node *n);
 void rt_mapper_after_fork(rt_node *n);
 
 /* hold.c */
-void rt_holds_add(rt_node *n, rt_peer *p, rt_pid pid, uint64_t bytes);
-void rt_holds_end(rt_node *n, rt_pid pid);      /* the box has room again, or is gone */
-void rt_holds_forget(rt_node *n, rt_peer *p);   /* the connection is gone; NULL: all */
-bool rt_holds_paused(rt_node *n, rt_peer *p);   /* the peer is not read */
+void rt_holds_add(rt_driver *d, rt_peer *p, rt_pid pid, uint64_t bytes);
+void rt_holds_end(rt_driver *d, rt_pid pid);    /* the box has room again, or is gone */
+void rt_holds_forget(rt_driver *d, rt_peer *p); /* the connection is gone; NULL: all */
+bool rt_holds_any(const rt_driver *d, const rt_peer *p);
 
 /* node.c */
 void rt_node_tell_watchers(rt_node *n, const char *what, rt_peer *p);

@@ -44,7 +44,7 @@ static void retry_later(rt_mapper *m)
     rt_random_u32(&jitter); /* 0 does as well */
     wait = wait / 2 + jitter % wait;
     m->attempt++;
-    if (rt_timer_set(m->node->engine.timers, &m->timer, rt_now() + wait * RT_MS) < 0)
+    if (rt_timer_set(m->node->control->engine.timers, &m->timer, rt_now() + wait * RT_MS) < 0)
         say(m, RT_EVENT_UNREGISTERED, RT_ENOMEM, NULL);
 }
 
@@ -65,7 +65,7 @@ static void client_closed(rt_conn *c, int rc, int sys)
     rt_mapper *m = k->mapper;
     (void)rc;
     (void)sys;
-    rt_timer_cancel(m->node->engine.timers, &k->timer);
+    rt_timer_cancel(m->node->control->engine.timers, &k->timer);
     if (!k->kept) m->asking--;
     if (m->server) rt_epmd_server_closed(m->server, k->id);
     if (k->prev) k->prev->next = k->next;
@@ -90,7 +90,7 @@ static int64_t client_bytes(rt_conn *c, const uint8_t *p, size_t n)
     if (rc == 1) {
         k->kept = true;
         k->mapper->asking--;
-        rt_timer_cancel(k->mapper->node->engine.timers, &k->timer);
+        rt_timer_cancel(k->mapper->node->control->engine.timers, &k->timer);
     }
     if (rc == 2) {
         k->answered = true;
@@ -122,7 +122,7 @@ static void accept_client(rt_mapper *m, int fd, const rt_address *peer)
     k->timer.fire = client_timer;
     k->local = rt_address_is_loopback(peer) ||
                (rt_socket_local(fd, &here) == RT_OK && rt_address_same_host(&here, peer));
-    if (rt_conn_init(&k->conn, n->engine.poller, n->engine.read_buffer,
+    if (rt_conn_init(&k->conn, n->control->engine.poller, n->control->engine.read_buffer,
                      n->route.limits.frame_bytes_max, &client_ops) < 0)
         goto fail;
     if (rt_conn_adopt(&k->conn, fd) < 0) {
@@ -134,7 +134,7 @@ static void accept_client(rt_mapper *m, int fd, const rt_address *peer)
     m->clients = k;
     m->asking++;
     uint64_t end = rt_now() + n->route.limits.connect_ms * RT_MS;
-    if (rt_timer_set(n->engine.timers, &k->timer, end) < 0)
+    if (rt_timer_set(n->control->engine.timers, &k->timer, end) < 0)
         rt_conn_close(&k->conn, RT_ENOMEM, 0);
     return;
 fail:
@@ -172,7 +172,7 @@ static int serve(rt_mapper *m)
     m->listener[1].accepted = accepted6;
     m->listener[0].failed = accept_failed4;
     m->listener[1].failed = accept_failed6;
-    rc = rt_listener_open(&m->listener[0], n->engine.poller, &at);
+    rc = rt_listener_open(&m->listener[0], n->control->engine.poller, &at);
     if (rc < 0) return rc;
     m->server = rt_epmd_server_new(n->epmd_port, n->route.limits.names_max);
     rc = m->server ? RT_OK : RT_ENOMEM;
@@ -187,7 +187,7 @@ static int serve(rt_mapper *m)
     /* IPv6 beside it where the host has it. */
     if (rt_address_loopback(AF_INET6, n->epmd_port, &at) == RT_OK && n->epmd_any)
         rt_address_any(AF_INET6, n->epmd_port, &at);
-    rt_listener_open(&m->listener[1], n->engine.poller, &at);
+    rt_listener_open(&m->listener[1], n->control->engine.poller, &at);
     registered(m, n->listening ? creation : 0, true);
     return RT_OK;
 }
@@ -213,7 +213,7 @@ static int64_t answered(rt_conn *c, const uint8_t *p, size_t n)
     int64_t used = rt_epmd_read_alive2(p, n, &creation);
     if (used == RT_AGAIN) return 0;
     if (used < 0) return used;
-    rt_timer_cancel(m->node->engine.timers, &m->timer);
+    rt_timer_cancel(m->node->control->engine.timers, &m->timer);
     registered(m, creation, false);
     return used;
 }
@@ -223,7 +223,7 @@ static void mapper_lost(rt_conn *c, int rc, int sys)
     rt_mapper *m = RT_CONTAINER_OF(c, rt_mapper, conn);
     bool was = m->registered;
     m->conn_open = m->registered = false;
-    rt_timer_cancel(m->node->engine.timers, &m->timer);
+    rt_timer_cancel(m->node->control->engine.timers, &m->timer);
     if (m->node->stopped) return;
     if (rc == RT_EEXIST) {
         say(m, RT_EVENT_UNREGISTERED, rc, NULL);
@@ -254,7 +254,7 @@ static void attempt(rt_mapper *m)
     }
     int rc = rt_address_loopback(AF_INET, n->epmd_port, &to);
     if (rc == RT_OK)
-        rc = rt_conn_init(&m->conn, n->engine.poller, n->engine.read_buffer,
+        rc = rt_conn_init(&m->conn, n->control->engine.poller, n->control->engine.read_buffer,
                           n->route.limits.frame_bytes_max, &alive_ops);
     if (rc < 0) {
         retry_later(m);
@@ -267,7 +267,7 @@ static void attempt(rt_mapper *m)
         return;
     }
     m->conn_open = true;
-    if (rt_timer_set(n->engine.timers, &m->timer, rt_now() + ANSWER_MS_MAX * RT_MS) < 0)
+    if (rt_timer_set(n->control->engine.timers, &m->timer, rt_now() + ANSWER_MS_MAX * RT_MS) < 0)
         rt_conn_close(&m->conn, RT_ENOMEM, 0);
 }
 
@@ -292,7 +292,7 @@ void rt_mapper_stop(rt_node *n)
 {
     rt_mapper *m = &n->mapper;
     if (!m->node) return;
-    rt_timer_cancel(n->engine.timers, &m->timer);
+    rt_timer_cancel(n->control->engine.timers, &m->timer);
     if (m->conn_open) rt_conn_close(&m->conn, RT_OK, 0);
     rt_listener_close(&m->listener[0]);
     rt_listener_close(&m->listener[1]);

@@ -25,69 +25,7 @@ rt_slice rt_node_host_part(rt_slice name)
 
 /* --- what waits to be written ------------------------------------------- */
 
-static bool is_dirty(const rt_outq *q)
-{
-    return atomic_load_explicit(&((rt_outq *)q)->dirty, memory_order_relaxed); /* see mark_dirty */
-}
-
-static void set_dirty(rt_outq *q, bool dirty)
-{
-    atomic_store_explicit(&q->dirty, dirty, memory_order_relaxed); /* see mark_dirty */
-}
-
-/* Remembers that the peer's queue wants flushing; the caller has put something there.
- *
- * The look without the node's lock is right: who flushes clears the mark before it
- * takes the queue's lock. Had it held that lock before the caller did, the caller
- * would see the mark cleared; so a mark that is seen means that the flush is to come. */
-static int mark_dirty(rt_node *n, rt_peer *p)
-{
-    int rc = RT_OK;
-    if (is_dirty(&p->out)) return RT_OK;
-    pthread_mutex_lock(&n->lock);
-    if (!is_dirty(&p->out)) {
-        if (n->dirty_n == n->dirty_cap) {
-            uint32_t cap = n->dirty_cap ? n->dirty_cap * 2 : 16;
-            rt_peer **d = rt_realloc(n->dirty, cap * sizeof *d);
-            if (d) {
-                n->dirty = d;
-                n->dirty_cap = cap;
-            } else {
-                rc = RT_ENOMEM;
-            }
-        }
-        if (rc == RT_OK) {
-            n->dirty[n->dirty_n++] = p;
-            set_dirty(&p->out, true);
-        }
-    }
-    pthread_mutex_unlock(&n->lock);
-    return rc;
-}
-
-static rt_peer *take_dirty(rt_node *n)
-{
-    pthread_mutex_lock(&n->lock);
-    rt_peer *p = n->dirty_n ? n->dirty[--n->dirty_n] : NULL;
-    if (p) set_dirty(&p->out, false);
-    pthread_mutex_unlock(&n->lock);
-    return p;
-}
-
-static uint32_t count_dirty(rt_node *n)
-{
-    pthread_mutex_lock(&n->lock);
-    uint32_t count = n->dirty_n;
-    pthread_mutex_unlock(&n->lock);
-    return count;
-}
-
-static void kick(rt_route *r, rt_peer *p)
-{
-    rt_node *n = node_of_route(r);
-    /* Without memory for the list the next tick writes the queue. */
-    if (mark_dirty(n, p) == RT_OK && !rt_engine_is_driver(&n->engine)) rt_engine_wake(&n->engine);
-}
+static void kick(rt_route *r, rt_peer *p) { rt_driver_kick(node_of_route(r), p); }
 
 /* Tells about a queue that a sender, not the engine, brought below the mark. */
 static void check_soft(rt_node *n, rt_peer *p)
@@ -101,12 +39,14 @@ static void check_soft(rt_node *n, rt_peer *p)
 
 void rt_node_flush(rt_node *n)
 {
-    rt_peer *p;
-    uint32_t left = count_dirty(n); /* what is marked meanwhile waits for the next flush */
-    while (left-- && (p = take_dirty(n))) {
-        int rc = rt_outq_write(&p->out, FLUSH_BYTES_MAX);
-        if (rc == RT_OK) check_soft(n, p);
-        else if (rc != RT_ENOTCONN) kick(&n->route, p); /* the engine arms and goes on */
+    for (rt_driver *d = n->drivers; d < n->drivers + n->drivers_n; d++) {
+        rt_peer *p;
+        uint32_t left = rt_driver_dirty(d); /* what is marked meanwhile waits for the next flush */
+        while (left-- && (p = rt_driver_take_dirty(d))) {
+            int rc = rt_outq_write(&p->out, FLUSH_BYTES_MAX);
+            if (rc == RT_OK) check_soft(n, p);
+            else if (rc != RT_ENOTCONN) rt_driver_kick(n, p); /* the engine arms and goes on */
+        }
     }
 }
 
@@ -115,114 +55,30 @@ int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, size_t head, unsigned 
     rt_queued queued;
     int rc = rt_outbound_put(p, frames, head, false, &n->route.limits, own, &queued);
     if (rc < 0) {
-        if (queued.taken > 0) kick(&n->route, p);
+        if (queued.taken > 0) rt_driver_kick(n, p);
         return rc;
     }
     if (how & RT_SEND_DIRECT && queued.before == 0) {
         rc = rt_outq_write(&p->out, RT_DIRECT_WRITE_BYTES_MAX);
         if (rc == RT_OK || rc == RT_ENOTCONN) return RT_OK;
-        kick(&n->route, p);
+        rt_driver_kick(n, p);
         return RT_OK;
     }
-    if (how & RT_SEND_WAKE || mark_dirty(n, p) < 0) {
-        kick(&n->route, p);
+    if (how & RT_SEND_WAKE || rt_driver_mark(n, p) < 0) {
+        rt_driver_kick(n, p);
         return RT_OK;
     }
     /* Once for each so many that a turn gathers, whether or not the socket takes them. */
     if (queued.before / GATHER_BYTES_MAX != (queued.before + queued.taken) / GATHER_BYTES_MAX) {
         rc = rt_outq_write(&p->out, FLUSH_BYTES_MAX);
         if (rc == RT_OK) check_soft(n, p);
-        else if (rc != RT_ENOTCONN) kick(&n->route, p);
+        else if (rc != RT_ENOTCONN) rt_driver_kick(n, p);
     }
-    rt_engine_gathered(&n->engine);
+    rt_engine_gathered(&n->control->engine);
     return 1;
 }
 
-/* --- the driver's turn --------------------------------------------------- */
-
-static void abandon(rt_node *n, rt_peer *p, const char *text)
-{
-    uint64_t lost = rt_peer_down(p);
-    rt_signal_peer_down(&n->route, p);
-    atomic_fetch_add_explicit(&p->count.failures, 1, memory_order_relaxed); /* a counter */
-    rt_events_put(&n->events, RT_EVENT_FAILED, p->name, RT_ENOENT, 0, lost, text);
-}
-
-static void carry_out(rt_node *n, rt_request *q)
-{
-    rt_session *s = q->peer ? q->peer->session : NULL;
-    /* Whoever made it connecting may have been given up on meanwhile. */
-    bool held = q->peer && !s && rt_peer_state_of(q->peer) == RT_PEER_CONNECTING;
-    switch (q->what) {
-    case RT_ASK_RESUME:
-        rt_holds_end(n, q->pid);
-        return;
-    case RT_ASK_CLOSE:
-        rt_node_close_full(n, NULL, q->pid);
-        return;
-    case RT_ASK_DISCONNECT:
-        if (s) rt_session_close(s, RT_ECLOSED);
-        else if (held) abandon(n, q->peer, "disconnected before there was an address");
-        return;
-    case RT_ASK_ABANDON:
-        if (held) abandon(n, q->peer, q->text);
-        return;
-    case RT_ASK_DIAL:
-        if (held && rt_session_connect(n, q->peer, q->text, q->port) < 0)
-            abandon(n, q->peer, rt_err_text(RT_ENOMEM));
-        return;
-    }
-}
-
-static void turn(rt_engine *e)
-{
-    rt_node *n = RT_CONTAINER_OF(e, rt_node, engine);
-    pthread_mutex_lock(&n->lock);
-    rt_request *q = n->requests;
-    n->requests = n->requests_last = NULL;
-    pthread_mutex_unlock(&n->lock);
-    while (q) {
-        rt_request *next = q->next;
-        carry_out(n, q);
-        rt_free(q);
-        q = next;
-    }
-    rt_inbound_flush(&n->inbound);
-    atomic_fetch_add_explicit(&n->turns, 1, memory_order_relaxed); /* a hint for senders */
-    /* What a peer does not take now is armed for by its connection. */
-    rt_peer *p;
-    uint32_t dirty = count_dirty(n);
-    while (dirty-- && (p = take_dirty(n))) {
-        rt_session *l = p->session;
-        if (l && l->state == RT_SESSION_UP) rt_conn_flush(&l->conn);
-    }
-    /* A connection that ended just now may have marked others: the driver's kick
-     * woke nobody. */
-    if (count_dirty(n)) rt_engine_wake(e);
-}
-
-static bool waiting(rt_engine *e)
-{
-    return count_dirty(RT_CONTAINER_OF(e, rt_node, engine)) > 0;
-}
-
-static int ask(rt_node *n, rt_peer *p, int what, rt_pid pid, const char *text, uint16_t port)
-{
-    rt_request *q = rt_calloc(1, sizeof *q);
-    if (!q) return RT_ENOMEM;
-    q->peer = p;
-    q->what = what;
-    q->pid = pid;
-    q->port = port;
-    if (text) strncpy(q->text, text, sizeof q->text - 1);
-    pthread_mutex_lock(&n->lock);
-    if (n->requests_last) n->requests_last->next = q;
-    else n->requests = q;
-    n->requests_last = q;
-    pthread_mutex_unlock(&n->lock);
-    rt_engine_wake(&n->engine);
-    return RT_OK;
-}
+/* --- connecting ---------------------------------------------------------- */
 
 int rt_node_hold(rt_node *n, rt_peer *p)
 {
@@ -239,15 +95,15 @@ int rt_node_hold(rt_node *n, rt_peer *p)
 int rt_node_dial(rt_node *n, rt_peer *p, const char *host, uint16_t port)
 {
     if (host && strlen(host) > RT_HOST_BYTES_MAX) return RT_EINVAL;
-    return ask(n, p, RT_ASK_DIAL, 0, host, port);
+    return rt_driver_ask(n->control, p, RT_ASK_DIAL, 0, host, port);
 }
 
 int rt_node_abandon(rt_node *n, rt_peer *p, const char *text)
 {
-    return ask(n, p, RT_ASK_ABANDON, 0, text, 0);
+    return rt_driver_ask(n->control, p, RT_ASK_ABANDON, 0, text, 0);
 }
 
-int rt_node_disconnect(rt_node *n, rt_peer *p) { return ask(n, p, RT_ASK_DISCONNECT, 0, NULL, 0); }
+int rt_node_disconnect(rt_node *n, rt_peer *p) { return rt_driver_ask(n->control, p, RT_ASK_DISCONNECT, 0, NULL, 0); }
 
 int rt_node_set_cookie(rt_node *n, rt_peer *p, rt_slice cookie)
 {
@@ -310,7 +166,7 @@ static void close_later(rt_node *n, rt_pid pid)
     uint32_t flags = atomic_fetch_or_explicit(&box->flags, RT_PROCESS_DOOMED,
                                               memory_order_relaxed); /* asked for once */
     if (flags & RT_PROCESS_DOOMED) return;
-    if (ask(n, NULL, RT_ASK_CLOSE, pid, NULL, 0) < 0)
+    if (rt_driver_ask(n->control, NULL, RT_ASK_CLOSE, pid, NULL, 0) < 0)
         /* Without memory the next signal asks again. */
         atomic_fetch_and_explicit(&box->flags, ~RT_PROCESS_DOOMED, memory_order_relaxed);
 }
@@ -318,7 +174,8 @@ static void close_later(rt_node *n, rt_pid pid)
 static void overflow(rt_route *r, rt_peer *p, rt_pid pid, bool close_it, uint64_t bytes)
 {
     rt_node *n = node_of_route(r);
-    if (!close_it) rt_holds_add(n, p, pid, bytes);
+    /* This thread carries the peer's connection. */
+    if (!close_it) rt_holds_add(((rt_session *)p->carried)->driver, p, pid, bytes);
     else if (p) rt_node_close_full(n, p, pid);
     else close_later(n, pid);
 }
@@ -360,7 +217,7 @@ static void ended(rt_route *r, const rt_process *p, rt_pid pid)
     /* Either this sees the flag, or rt_holds_add sees the box closed. */
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&p->flags, memory_order_relaxed) & RT_PROCESS_HELD) /* fenced */
-        ask(node_of_route(r), NULL, RT_ASK_RESUME, pid, NULL, 0);
+        rt_driver_ask_all(node_of_route(r), RT_ASK_RESUME, pid);
 }
 
 void rt_node_consumed(rt_node *n, rt_process *p)
@@ -373,7 +230,7 @@ void rt_node_consumed(rt_node *n, rt_process *p)
     if (rt_node_box_over(p)) return;
     flags = atomic_fetch_and_explicit(&p->flags, ~RT_PROCESS_HELD, memory_order_relaxed);
     if (flags & RT_PROCESS_HELD) /* one of several asks */
-        ask(n, NULL, RT_ASK_RESUME, p->self, NULL, 0);
+        rt_driver_ask_all(n, RT_ASK_RESUME, p->self);
 }
 
 /* --- life ---------------------------------------------------------------- */
@@ -393,7 +250,7 @@ static void resume_accept(rt_timer *t)
 void rt_node_accept_failed(rt_node *n, int sys)
 {
     rt_events_put(&n->events, RT_EVENT_ACCEPT, rt_slice_of(NULL, 0), RT_ESYS, sys, 0, NULL);
-    if (rt_timer_set(n->engine.timers, &n->accept_timer, rt_now() + ACCEPT_RETRY_MS * RT_MS) < 0)
+    if (rt_timer_set(n->control->engine.timers, &n->accept_timer, rt_now() + ACCEPT_RETRY_MS * RT_MS) < 0)
         resume_accept(&n->accept_timer);
 }
 
@@ -413,7 +270,10 @@ static int new_creation(uint32_t *out)
 
 int rt_node_new(const rt_node_config *config, rt_node **out)
 {
-    if (!rt_node_name_ok(config->name) || config->cookie.n > RT_COOKIE_BYTES_MAX) return RT_EINVAL;
+    if (!rt_node_name_ok(config->name) || config->cookie.n > RT_COOKIE_BYTES_MAX ||
+        config->threads < 1 || config->threads > RT_NODE_THREADS_MAX ||
+        (config->threads > 1 && config->engine != RT_ENGINE_THREAD))
+        return RT_EINVAL;
     rt_node *n = rt_calloc(1, sizeof *n);
     if (!n) return RT_ENOMEM;
     rt_route *r = &n->route;
@@ -437,7 +297,6 @@ int rt_node_new(const rt_node_config *config, rt_node **out)
     r->kick = kick;
     r->overflow = overflow;
     r->ended = ended;
-    rt_inbound_init(&n->inbound, r);
     rc = new_creation(&r->creation);
     if (rc == RT_OK) rc = rt_buf_put(&n->name, config->name.p, config->name.n);
     if (rc == RT_OK) rc = rt_put_atom(&n->atom, config->name);
@@ -448,9 +307,13 @@ int rt_node_new(const rt_node_config *config, rt_node **out)
     r->relations = rt_relations_new();
     r->peers = rt_peers_new(&r->limits);
     rc = r->registry && r->relations && r->peers ? RT_OK : RT_ENOMEM;
-    if (rc == RT_OK) rc = rt_engine_init(&n->engine, (enum rt_engine_mode)config->engine, turn);
+    if (rc == RT_OK) n->drivers = n->control = rt_calloc(config->threads, sizeof *n->drivers);
+    if (rc == RT_OK && !n->drivers) rc = RT_ENOMEM;
+    while (rc == RT_OK && n->drivers_n < config->threads) {
+        rc = rt_driver_init(&n->drivers[n->drivers_n], n, (enum rt_engine_mode)config->engine);
+        if (rc == RT_OK) n->drivers_n++;
+    }
     if (rc < 0) goto fail;
-    n->engine.waiting = waiting;
     n->accept_timer.fire = resume_accept;
     *out = n;
     return RT_OK;
@@ -459,25 +322,33 @@ fail:
     return rc;
 }
 
-int rt_node_start(rt_node *n)
+static int open_up(rt_node *n)
 {
     int rc = RT_OK;
-    if (n->started) return RT_EINVAL;
-    rt_engine_enter(&n->engine);
+    rt_engine *e = &n->control->engine;
+    rt_engine_enter(e);
     if (n->listening) {
         n->listener.accepted = accepted;
         n->listener.failed = accept_failed;
-        rc = rt_listener_open(&n->listener, n->engine.poller, &n->listen);
+        rc = rt_listener_open(&n->listener, e->poller, &n->listen);
     }
     int sys = errno;
     if (rc == RT_OK) {
         if (n->epmd == RT_EPMD_AUTO) rc = rt_mapper_start(n);
         else rt_events_put(&n->events, RT_EVENT_REGISTERED, rt_slice_of(NULL, 0), 0, 0, 0, NULL);
-        rt_timers_arm(n->engine.timers);
+        rt_timers_arm(e->timers);
     }
-    rt_engine_leave(&n->engine);
-    if (rc == RT_OK) rc = rt_engine_start(&n->engine);
-    else errno = sys;
+    rt_engine_leave(e);
+    errno = sys;
+    return rc;
+}
+
+int rt_node_start(rt_node *n)
+{
+    if (n->started) return RT_EINVAL;
+    int rc = open_up(n);
+    for (uint32_t i = n->drivers_n; rc == RT_OK && i > 0; i--) /* the control last */
+        rc = rt_engine_start(&n->drivers[i - 1].engine);
     if (rc < 0) return rc;
     n->started = true;
     return RT_OK;
@@ -491,38 +362,34 @@ void rt_node_stop(rt_node *n)
     n->stopping = true;
     pthread_mutex_unlock(&n->lock);
     if (!first) return;
-    rt_engine_stop(&n->engine);
-    rt_engine_enter(&n->engine);
+    /* The control first, so that nothing is handed over to who has stopped. */
+    for (uint32_t i = 0; i < n->drivers_n; i++) rt_engine_stop(&n->drivers[i].engine);
+    for (uint32_t i = 0; i < n->drivers_n; i++) rt_engine_enter(&n->drivers[i].engine);
     n->stopped = true;
+    for (uint32_t i = n->drivers_n; i > 0; i--) rt_driver_wind_up(&n->drivers[i - 1]);
     rt_listener_close(&n->listener);
     rt_sessions_close_all(n);
-    rt_holds_forget(n, NULL);
+    for (uint32_t i = 0; i < n->drivers_n; i++) rt_holds_forget(&n->drivers[i], NULL);
     rt_mapper_stop(n);
-    rt_timer_cancel(n->engine.timers, &n->accept_timer);
-    rt_timers_arm(n->engine.timers);
-    rt_engine_leave(&n->engine);
+    rt_timer_cancel(n->control->engine.timers, &n->accept_timer);
+    for (uint32_t i = 0; i < n->drivers_n; i++) {
+        rt_timers_arm(n->drivers[i].engine.timers);
+        rt_engine_leave(&n->drivers[i].engine);
+    }
 }
 
 void rt_node_free(rt_node *n)
 {
     if (!n) return;
-    if (n->engine.poller) {
-        rt_node_stop(n);
-        rt_engine_fini(&n->engine);
-    }
-    while (n->requests) {
-        rt_request *next = n->requests->next;
-        rt_free(n->requests);
-        n->requests = next;
-    }
-    rt_inbound_fini(&n->inbound);
+    if (n->drivers_n) rt_node_stop(n);
+    for (uint32_t i = 0; i < n->drivers_n; i++) rt_driver_fini(&n->drivers[i]);
+    rt_free(n->drivers);
     if (n->route.relations) rt_relations_free(n->route.relations);
     if (n->route.peers) rt_peers_free(n->route.peers);
     if (n->route.registry) rt_registry_free(n->route.registry);
     rt_events_fini(&n->events);
     rt_buf_fini(&n->name);
     rt_buf_fini(&n->atom);
-    rt_free(n->dirty);
     rt_free(n->watchers);
     pthread_mutex_destroy(&n->lock);
     rt_free(n);
@@ -532,11 +399,11 @@ void rt_node_free(rt_node *n)
  * does not have. The memory stays. */
 void rt_node_after_fork(rt_node *n)
 {
-    rt_engine_after_fork(&n->engine);
+    for (uint32_t i = 0; i < n->drivers_n; i++) rt_engine_after_fork(&n->drivers[i].engine);
     if (n->listener.source.fd >= 0) close(n->listener.source.fd);
     rt_mapper_after_fork(n);
     for (rt_session *l = n->sessions; l; l = l->next)
-        if (l->conn_open && l->conn.source.fd >= 0) close(l->conn.source.fd);
+        if (l->conn_open && l->conn.own.fd >= 0) close(l->conn.own.fd);
 }
 
 /* --- small questions ------------------------------------------------------ */
@@ -548,13 +415,13 @@ uint16_t rt_node_port(const rt_node *n)
     return n->listener.source.fd >= 0 ? rt_address_port(&n->listener.bound) : 0;
 }
 uint32_t rt_node_creation(const rt_node *n) { return n->route.creation; }
-int rt_node_fd(const rt_node *n) { return rt_engine_fd(&n->engine); }
-int rt_node_drive(rt_node *n) { return rt_engine_drive(&n->engine); }
+int rt_node_fd(const rt_node *n) { return rt_engine_fd(&n->control->engine); }
+int rt_node_drive(rt_node *n) { return rt_engine_drive(&n->control->engine); }
 int rt_node_wait(rt_node *n, rt_notifier *notifier, uint64_t timeout_ns)
 {
-    return rt_engine_wait(&n->engine, notifier, timeout_ns);
+    return rt_engine_wait(&n->control->engine, notifier, timeout_ns);
 }
-void rt_node_promise(rt_node *n, int more) { rt_engine_promise(&n->engine, more); }
+void rt_node_promise(rt_node *n, int more) { rt_engine_promise(&n->control->engine, more); }
 
 uint64_t rt_node_turns(const rt_node *n)
 {

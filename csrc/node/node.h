@@ -17,6 +17,7 @@
 
 #define RT_COOKIE_BYTES_MAX 255u
 #define RT_HOST_BYTES_MAX 255u
+#define RT_NODE_THREADS_MAX 64u
 
 enum rt_epmd_mode { RT_EPMD_AUTO, RT_EPMD_NONE };
 
@@ -25,6 +26,7 @@ typedef struct rt_node_config {
     rt_slice cookie;
     bool hidden, relay;
     int engine;                  /* enum rt_engine_mode */
+    uint32_t threads;            /* 1, or with RT_ENGINE_THREAD up to RT_NODE_THREADS_MAX */
     int epmd;                    /* enum rt_epmd_mode */
     uint16_t epmd_port;
     bool epmd_any;               /* the embedded port mapper listens on all addresses */

@@ -29,6 +29,7 @@ static rt_session *session_new(rt_node *n)
     rt_session *l = rt_calloc(1, sizeof *l);
     if (!l) return NULL;
     l->node = n;
+    l->driver = n->control;
     l->timer.fire = session_timer;
     l->next = n->sessions;
     if (l->next) l->next->prev = l;
@@ -40,7 +41,7 @@ static rt_session *session_new(rt_node *n)
 static void drop_attempt(rt_session *l)
 {
     if (!l->attempt) return;
-    rt_resolve_cancel(l->node->engine.resolver, &l->attempt->resolve);
+    rt_resolve_cancel(l->node->control->engine.resolver, &l->attempt->resolve);
     rt_free(l->attempt);
     l->attempt = NULL;
 }
@@ -51,8 +52,11 @@ static void session_free(rt_session *l)
     if (l->prev) l->prev->next = l->next;
     else n->sessions = l->next;
     if (l->next) l->next->prev = l->prev;
-    if (l->state != RT_SESSION_UP) n->handshakes--;
-    rt_timer_cancel(n->engine.timers, &l->timer);
+    if (l->state == RT_SESSION_UP) n->drivers[l->place].carries--;
+    else n->handshakes--;
+    if (l->predecessor) l->predecessor->successor = NULL;
+    if (l->successor) l->successor->predecessor = NULL;
+    rt_timer_cancel(l->driver->engine.timers, &l->timer);
     drop_attempt(l);
     rt_free(l->hs);
     rt_free(l);
@@ -63,6 +67,17 @@ static rt_slice name_of(const rt_session *l)
 {
     if (l->peer) return l->peer->name;
     return l->hs ? rt_slice_of(l->hs->peer_name, l->hs->peer_name_len) : rt_slice_of(NULL, 0);
+}
+
+static void succeed(rt_session *l);
+
+/* What its driver does last for a connection that was up. */
+static void put_down(rt_session *l)
+{
+    rt_driver *d = l->driver;
+    rt_inbound_flush(&d->inbound);
+    rt_holds_forget(d, l->peer);
+    l->peer->carried = NULL;
 }
 
 /* The session is over, whatever it was: tells whom it concerns and frees it. Its
@@ -78,10 +93,10 @@ static void session_end(rt_session *l, int rc, int sys, const char *text)
     }
     if (!text) text = rt_err_text(rc);
     bool mine = p && p->session == l;
+    rt_session *successor = l->successor;
     if (mine) p->session = NULL;
     if (mine && l->state == RT_SESSION_UP) {
-        rt_inbound_flush(&n->inbound);
-        rt_holds_forget(n, p);
+        put_down(l);
         uint64_t lost = rt_peer_down(p);
         rt_signal_peer_down(&n->route, p);
         /* The event first: who is woken by the message finds it told. */
@@ -100,6 +115,7 @@ static void session_end(rt_session *l, int rc, int sys, const char *text)
         rt_events_put(&n->events, RT_EVENT_REFUSED, name_of(l), rc, sys, 0, text);
     }
     session_free(l);
+    if (successor && !n->stopped) succeed(successor);
 }
 
 static bool more_addresses(const rt_session *l)
@@ -135,10 +151,35 @@ static const char *handshake_failure(const rt_session *l, int *rc, char text[RT_
     }
 }
 
+/* The driver that carried it gives it back to the control, to be ended. */
+static void give_back(rt_session *l, int rc, int sys)
+{
+    rt_driver *control = l->node->control;
+    put_down(l);
+    rt_timer_cancel(l->driver->engine.timers, &l->timer);
+    l->driver = control;
+    l->ended.what = RT_ASK_ENDED;
+    l->end_rc = rc;
+    l->end_sys = sys;
+    rt_driver_lend(control, &l->ended);
+}
+
+void rt_session_ended(rt_request *q)
+{
+    rt_session *l = RT_CONTAINER_OF(q, rt_session, ended);
+    rt_driver_take_back(&l->node->drivers[l->place], l->peer);
+    session_end(l, l->end_rc, l->end_sys, NULL);
+}
+
 static void conn_closed(rt_conn *c, int rc, int sys)
 {
     rt_session *l = session_of(c);
     l->conn_open = false;
+    if (rc == RT_OK) rc = RT_ECLOSED;
+    if (l->driver != l->node->control && !l->node->stopped) {
+        give_back(l, rc, sys);
+        return;
+    }
     /* While several addresses are left, a failed connect is not the end. */
     if (l->state == RT_SESSION_CONNECT && rc == RT_ESYS && more_addresses(l)) {
         l->attempt->next++;
@@ -147,7 +188,6 @@ static void conn_closed(rt_conn *c, int rc, int sys)
         sys = errno;
     }
     if (l->state == RT_SESSION_AWAIT) return; /* our attempt is over, theirs is to come */
-    if (rc == RT_OK) rc = RT_ECLOSED;
     char text[RT_EVENT_TEXT_MAX], where[RT_ADDRESS_TEXT_MAX];
     const char *say = NULL;
     rt_address_text(&l->remote, where);
@@ -181,9 +221,19 @@ static uint64_t tick_interval(const rt_node *n)
     return (uint64_t)n->net_ticktime_ms * RT_MS / TICKS_PER_TIME;
 }
 
+/* Ticks of many connections are spread in time. */
+static int start_ticks(rt_session *l)
+{
+    uint64_t interval = tick_interval(l->node);
+    uint32_t phase = 0;
+    rt_random_u32(&phase); /* 0 does as well: ticks then merely coincide */
+    uint64_t first = interval * (phase % 1024) / 1024 / 2 + interval / 2;
+    return rt_timer_set(l->driver->engine.timers, &l->timer, rt_now() + first);
+}
+
 static void set_deadline(rt_session *l, uint32_t ms)
 {
-    if (rt_timer_set(l->node->engine.timers, &l->timer, rt_now() + ms * RT_MS) < 0)
+    if (rt_timer_set(l->node->control->engine.timers, &l->timer, rt_now() + ms * RT_MS) < 0)
         rt_session_close(l, RT_ENOMEM);
 }
 
@@ -205,7 +255,7 @@ static void tick(rt_session *l)
     uint64_t written = c->out->written;
     bool waiting = c->out->bytes > 0;
     pthread_mutex_unlock(&c->out->lock);
-    rt_timer_set(l->node->engine.timers, &l->timer, rt_now() + tick_interval(l->node));
+    rt_timer_set(l->driver->engine.timers, &l->timer, rt_now() + tick_interval(l->node));
     if (written == l->seen_written && !waiting) {
         static const uint8_t empty[4];
         l->seen_written = written + sizeof empty;
@@ -232,7 +282,21 @@ static void session_timer(rt_timer *t)
 
 /* --- handshake ---------------------------------------------------------- */
 
-/* The peer has proved who it is: from now on this session stands for it. */
+/* Another driver carries the peer's old connection, or has closed it just now: this one
+ * is read again when that has ended. RT_AGAIN, or an error. */
+static int await_end(rt_session *l, rt_session *other)
+{
+    int rc = rt_driver_ask(&l->node->drivers[other->place], l->peer, RT_ASK_HANG_UP, 0, NULL, 0);
+    if (rc < 0) return rc;
+    if (other->successor) rt_session_close(other->successor, RT_ENOK);
+    other->successor = l;
+    l->predecessor = other;
+    rt_conn_pause(&l->conn, true);
+    return RT_AGAIN;
+}
+
+/* The peer has proved who it is: from now on this session stands for it. RT_AGAIN: when its old
+ * connection has ended. */
 static int claim_peer(rt_session *l)
 {
     int rc = l->peer ? RT_OK : rt_peers_get(l->node->route.peers, name_of(l), &l->peer);
@@ -242,6 +306,8 @@ static int claim_peer(rt_session *l)
         if (other->state != RT_SESSION_UP) { /* an attempt of ours; what waits stays queued */
             other->peer = NULL;
             rt_session_close(other, RT_ENOK);
+        } else if (other->away) { /* as below, but by and by */
+            return await_end(l, other);
         } else { /* the peer said that the old connection is dead */
             rt_session_close(other, RT_ECLOSED);
         }
@@ -259,24 +325,64 @@ static int session_up(rt_session *l)
     rc = rt_peer_up(p, rt_handshake_common(l->hs), l->hs->peer_creation, &n->route.limits);
     if (rc < 0) return rc;
     rt_signal_peer_up(&n->route, p);
+    p->carried = l;
     rc = rt_conn_use_queue(&l->conn, &p->out);
     if (rc < 0) return rc;
     rt_conn_packets(&l->conn);
     l->state = RT_SESSION_UP;
     n->handshakes--;
+    n->control->carries++;
     rt_free(l->hs);
     l->hs = NULL;
     drop_attempt(l);
-    uint32_t phase = 0;
-    rt_random_u32(&phase); /* 0 does as well: ticks then merely coincide */
-    uint64_t first = tick_interval(n) * (phase % 1024) / 1024 / 2 + tick_interval(n) / 2;
-    rc = rt_timer_set(n->engine.timers, &l->timer, rt_now() + first);
+    rc = start_ticks(l);
     if (rc < 0) return rc;
     atomic_store_explicit(&p->count.heard, rt_now(), memory_order_relaxed); /* a counter */
     rt_events_put(&n->events, RT_EVENT_UP, p->name, l->initiator ? 0 : 1, 0, 0, NULL);
     rt_node_tell_watchers(n, "nodeup", p);
     n->route.kick(&n->route, p);
+    /* Not at once: this may be inside the connection's own callback. Without memory
+     * for the request it stays with the control. */
+    if (n->drivers_n > 1) rt_driver_ask(n->control, p, RT_ASK_HAND_OVER, 0, NULL, 0);
     return RT_OK;
+}
+
+/* The peer's old connection has ended, which this one waited for. */
+static void succeed(rt_session *l)
+{
+    int rc = session_up(l);
+    if (rc < 0) rt_conn_close(&l->conn, rc, errno);
+    else rt_conn_pause(&l->conn, false); /* may close and free it */
+}
+
+rt_driver *rt_session_hand_over(rt_session *l)
+{
+    rt_node *n = l->node;
+    /* What is held back is resumed by the driver that holds it. */
+    if (l->state != RT_SESSION_UP || l->away || rt_holds_any(n->control, l->peer)) return NULL;
+    /* The control carries it still. It has more to do: among equals it is the last. */
+    uint32_t place = 0;
+    for (uint32_t i = 1; i < n->drivers_n; i++)
+        if (n->drivers[i].carries < n->drivers[place].carries) place = i;
+    if (place == 0) return NULL;
+    rt_inbound_flush(&n->control->inbound); /* before anything that its new driver reads */
+    rt_conn_leave(&l->conn);
+    rt_timer_cancel(n->control->engine.timers, &l->timer);
+    n->control->carries--;
+    n->drivers[place].carries++;
+    l->place = place;
+    l->away = true;
+    l->driver = &n->drivers[place];
+    return l->driver;
+}
+
+void rt_session_carry(rt_session *l, rt_driver *d)
+{
+    l->peer->carried = l;
+    int rc = rt_conn_join(&l->conn, d->engine.poller, d->engine.read_buffer);
+    if (rc == RT_OK) rc = start_ticks(l);
+    if (rc < 0) rt_conn_close(&l->conn, rc, errno);
+    else rt_conn_flush(&l->conn); /* may close it */
 }
 
 static int write_out(rt_session *l, rt_buf *out)
@@ -352,6 +458,7 @@ static int64_t handshake_bytes(rt_conn *c, const uint8_t *p, size_t n)
     rt_session *l = session_of(c);
     rt_buf out = RT_BUF_INIT;
     size_t used = 0;
+    if (l->predecessor) return 0;
     int verdict = rt_handshake_feed(l->hs, p, n, &used, &out);
     if (verdict == RT_HS_DECIDE) verdict = decide(l, &out);
     else if (verdict == RT_HS_ALIVE) verdict = rt_handshake_alive(l->hs, true, &out);
@@ -370,6 +477,7 @@ static int64_t handshake_bytes(rt_conn *c, const uint8_t *p, size_t n)
     if (rc < 0) return rc;
     if (verdict == RT_HS_DONE) rc = session_up(l);
     else if (used) set_deadline(l, l->node->route.limits.handshake_step_ms);
+    if (rc == RT_AGAIN) rc = RT_OK;
     return rc < 0 ? rc : (int64_t)used;
 }
 
@@ -379,7 +487,7 @@ static int session_packet(rt_conn *c, const uint8_t *p, size_t n)
     /* A large message's last fragment is no small message, nor is a tick. */
     if (n > SMALL_PACKET_BYTES_MAX) l->large_came = true;
     else if (n > 1 && p[1] != RT_TAG_DIST_FRAG_NEXT) l->small_came = true;
-    return rt_inbound_packet(&l->node->inbound, l->peer, p, n);
+    return rt_inbound_packet(&l->driver->inbound, l->peer, p, n);
 }
 
 /* A wide window lets large messages come faster, and small ones wait for more of them: it is for
@@ -404,7 +512,7 @@ static void session_batch(rt_conn *c)
 {
     rt_session *l = session_of(c);
     uint64_t now = rt_now();
-    rt_inbound_flush(&l->node->inbound);
+    rt_inbound_flush(&l->driver->inbound);
     choose_window(l, now);
     atomic_store_explicit(&l->peer->count.heard, now, memory_order_relaxed); /* a counter */
 }
@@ -467,7 +575,7 @@ static const rt_conn_ops dist_ops = {
 static int open_conn(rt_session *l, const rt_address *to, const rt_conn_ops *ops)
 {
     rt_node *n = l->node;
-    int rc = rt_conn_init(&l->conn, n->engine.poller, n->engine.read_buffer,
+    int rc = rt_conn_init(&l->conn, n->control->engine.poller, n->control->engine.read_buffer,
                           n->route.limits.frame_bytes_max, ops);
     if (rc < 0) return rc;
     l->remote = *to;
@@ -590,7 +698,7 @@ int rt_session_connect(rt_node *n, rt_peer *p, const char *host, uint16_t port)
         from_name[h.n] = 0;
         host = from_name;
     }
-    int rc = rt_resolve_start(n->engine.resolver, &l->attempt->resolve, host, AF_UNSPEC);
+    int rc = rt_resolve_start(n->control->engine.resolver, &l->attempt->resolve, host, AF_UNSPEC);
     if (rc < 0) session_end(l, rc, errno, NULL);
     else set_deadline(l, n->route.limits.connect_ms);
     return RT_OK;
@@ -613,7 +721,7 @@ void rt_session_accept(rt_node *n, int fd, const rt_address *remote)
     l->state = RT_SESSION_HANDSHAKE;
     int rc = begin_handshake(l, rt_slice_of(NULL, 0));
     if (rc == RT_OK)
-        rc = rt_conn_init(&l->conn, n->engine.poller, n->engine.read_buffer,
+        rc = rt_conn_init(&l->conn, n->control->engine.poller, n->control->engine.read_buffer,
                           n->route.limits.frame_bytes_max, &dist_ops);
     if (rc == RT_OK) {
         rc = rt_conn_adopt(&l->conn, fd);

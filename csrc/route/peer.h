@@ -2,8 +2,8 @@
  * negotiated, what was counted. A peer outlives its connections.
  * Ownership: the table owns the peers until it is freed; pointers stay valid.
  * Threads: find, get and each take the table's lock; a peer's outgoing side is
- * under out.lock; cache and fragments belong to the driver; counters are
- * atomic and only ever count.
+ * under out.lock; cache and fragments belong to the driver that carries its
+ * connection; counters are atomic and only ever count.
  * Limits: peers_max; queue_bytes_max.
  * Errors: RT_ELIMIT, RT_ENOMEM, RT_EINVAL (not a node name), RT_EFULL. */
 #ifndef RT_ROUTE_PEER_H
@@ -49,7 +49,9 @@ typedef struct rt_peer {
     rt_peer_counters count;
     uint8_t *cookie;                /* of its own, or NULL; under out.lock */
     size_t cookie_n;
-    void *session;                  /* the connection, node's; driver */
+    void *session;                  /* the attempt or connection, node's; the control's */
+    void *carried;                  /* the connection while it is up; its driver's */
+    _Atomic uint32_t driver;        /* which driver's it is: node/driver.c */
     struct rt_peer *next;           /* in a hash bucket */
 } rt_peer;
 

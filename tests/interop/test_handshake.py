@@ -7,6 +7,7 @@ import logging
 import random
 import socket
 import time
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,13 @@ from interop.talk import (
     watch,
 )
 from router import Atom, HandshakeError, NameTaken, Node, NodeDown, NotAllowed
+
+ENGINES: list[dict[str, Any]] = [
+    {"engine": "auto"},
+    {"engine": "thread"},
+    {"engine": "thread", "threads": 3},
+    {"engine": "inline"},
+]
 
 # Who connects
 
@@ -64,12 +72,12 @@ async def test_a_ping_connects(talker: ErlangNode, name: str) -> None:
         assert await node.ping(talker.name)
 
 
-@pytest.mark.parametrize("engine", ["auto", "thread", "inline"])
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_a_connect_after_a_disconnect_is_a_new_one(
-    talker: ErlangNode, name: str, engine: str
+    talker: ErlangNode, name: str, engine: dict[str, Any]
 ) -> None:
     """It must not be content with the connection that is about to go."""
-    async with Node(name, engine=engine) as node:
+    async with Node(name, **engine) as node:
         for _ in range(10):
             await node.connect(talker.name)
             node.disconnect(talker.name)
@@ -97,9 +105,9 @@ def test_connecting_without_a_loop(talker: ErlangNode, name: str) -> None:
         assert node.ping_sync("nobody@127.0.0.1") is False
 
 
-@pytest.mark.parametrize("engine", ["auto", "thread", "inline"])
-async def test_every_engine(talker: ErlangNode, name: str, engine: str) -> None:
-    async with Node(name, engine=engine) as node:
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_every_engine(talker: ErlangNode, name: str, engine: dict[str, Any]) -> None:
+    async with Node(name, **engine) as node:
         assert await node.ping(talker.name)
         assert await talker.aeval(f"net_adm:ping({quoted(name)})") == "pong"
         await both_ways(node, talker)

@@ -62,9 +62,15 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=["auto", "thread", "inline"])
+@pytest.fixture(params=["auto", "thread", "threads", "inline"])
 def engine(request: pytest.FixtureRequest) -> str:
+    """Who drives: see run_by."""
     return request.param
+
+
+def run_by(engine: str) -> dict[str, Any]:
+    """The arguments of a node that is driven so: "threads" are several."""
+    return {"engine": "thread", "threads": 3} if engine == "threads" else {"engine": engine}
 
 
 def descriptors() -> int:

@@ -347,8 +347,8 @@ def test_the_methods_of_global() -> None:
 async def test_start_and_stop_leave_nothing(options: dict[str, Any], engine: str) -> None:
     async def once() -> None:
         async with (
-            Node("a@127.0.0.1", hidden=False, engine=engine, **options) as a,
-            Node("b@127.0.0.1", hidden=False, engine=engine, **options) as b,
+            Node("a@127.0.0.1", hidden=False, **run_by(engine), **options) as a,
+            Node("b@127.0.0.1", hidden=False, **run_by(engine), **options) as b,
         ):
             await meet(a, b)
             await a.global_names.register("n", b.mailbox("box"))

@@ -18,7 +18,7 @@ import pytest
 
 from router import Node, RouterError
 
-from .conftest import new_name
+from .conftest import new_name, run_by
 
 # Forking beside threads is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
@@ -62,7 +62,7 @@ def test_no_descriptor_of_a_node_is_left_in_the_child(options: dict[str, Any], e
         left = {x for x in descriptors() - before if "pipe:" not in x}  # the pipe of in_child
         assert left == set()
 
-    with Node(new_name("a"), engine=engine, **options) as a, Node(new_name("b"), **options) as b:
+    with Node(new_name("a"), **run_by(engine), **options) as a, Node(new_name("b"), **options) as b:
         a.connect_sync(b.name, host="127.0.0.1", port=b.port)
         box, blocked = a.mailbox("box"), b.mailbox("blocked")
         with pytest.raises(TimeoutError):
@@ -179,7 +179,7 @@ def test_a_child_of_a_visible_node(options: dict[str, Any]) -> None:
 def test_multiprocessing_by_fork(options: dict[str, Any], engine: str) -> None:
     if engine == "inline":
         options = {"cookie": "secret", "epmd": "none"}
-    with Node(new_name("a"), engine=engine, **options) as a, Node(new_name("b"), **options) as b:
+    with Node(new_name("a"), **run_by(engine), **options) as a, Node(new_name("b"), **options) as b:
         a.connect_sync(b.name, host="127.0.0.1", port=b.port)
         box = b.mailbox("box")
         with multiprocessing.get_context("fork").Pool(2) as pool:
@@ -274,7 +274,7 @@ atexit.register(late)
 def test_the_program_may_end_with(how: str, engine: str) -> None:
     code = (
         "from router import Node\n"
-        f"node = Node({new_name()!r}, cookie='x', epmd='none', engine={engine!r})\n"
+        f"node = Node({new_name()!r}, cookie='x', epmd='none', **{run_by(engine)!r})\n"
     ) + ENDINGS[how]
     done = subprocess.run([sys.executable, "-c", code], timeout=30, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

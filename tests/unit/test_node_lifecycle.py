@@ -18,7 +18,7 @@ import pytest
 from router import ExitSignal, Limits, NameTaken, Node, NodeDown, RouterError
 from router.cli.common import free_port
 
-from .conftest import Pair, descriptors, new_name, threads
+from .conftest import Pair, descriptors, new_name, run_by, threads
 
 
 def resident_kib() -> int:
@@ -69,7 +69,11 @@ async def test_stop_ends_processes_and_waiters(pair: Pair) -> None:
         ({"name": 5}, "name@host"),
         ({"engine": "fast"}, "engine"),
         ({"epmd": "maybe"}, "epmd"),
-        ({"threads": 2}, "threads"),
+        ({"threads": 2}, "engine='thread'"),
+        ({"threads": 2, "engine": "inline"}, "engine='thread'"),
+        ({"threads": 0, "engine": "thread"}, "from 1 to 64"),
+        ({"threads": 65, "engine": "thread"}, "from 1 to 64"),
+        ({"threads": True, "engine": "thread"}, "from 1 to 64"),
         ({"net_ticktime": 0}, "net_ticktime"),
         ({"cookie": "x" * 256}, "cookie"),
         ({"epmd_port": 0}, "epmd_port"),
@@ -158,7 +162,7 @@ def test_the_program_may_end_with_a_live_node(
     code = (
         "from router import Node\n"
         f"node = Node({new_name()!r}, cookie='x', epmd_port={options['epmd_port']},"
-        f" engine={engine!r}, hidden={hidden})\n"
+        f" hidden={hidden}, **{run_by(engine)!r})\n"
         "node.start_sync()\nbox = node.mailbox('kept')\nnode.send('kept', 1)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=20, capture_output=True, text=True)
@@ -229,7 +233,7 @@ def test_a_loop_may_close_before_it_lets_go_of_a_node(options: dict[str, Any]) -
 
 
 def test_a_forgotten_node_is_closed(options: dict[str, Any], engine: str) -> None:
-    options = {"cookie": "x", "epmd": "none", "engine": engine}
+    options = {"cookie": "x", "epmd": "none", **run_by(engine)}
     Node(new_name(), **options).start_sync()
     gc.collect()
     fds, tasks = descriptors(), threads()
@@ -263,8 +267,8 @@ async def test_a_node_forgotten_on_a_loop_leaves_no_reader(options: dict[str, An
 @pytest.mark.parametrize("rounds", [100, pytest.param(1000, marks=pytest.mark.slow)])
 async def test_start_and_stop_many_times(options: dict[str, Any], engine: str, rounds: int) -> None:
     async def once() -> None:
-        async with Node("a@127.0.0.1", engine=engine, **options) as a:
-            async with Node("b@127.0.0.1", engine=engine, **options) as b:
+        async with Node("a@127.0.0.1", **run_by(engine), **options) as a:
+            async with Node("b@127.0.0.1", **run_by(engine), **options) as b:
                 box = b.mailbox("box")
                 a.send(("box", b.name), 1)
                 assert await box.receive(5) == 1
@@ -311,7 +315,7 @@ import asyncio, sys, time
 from router import Node
 async def main():
     node = Node(sys.argv[1], cookie="secret", epmd_port=int(sys.argv[2]), net_ticktime=1,
-                engine=sys.argv[4])
+                **eval(sys.argv[4]))
     async with node:
         node.send(("ready", sys.argv[3]), 1)
         await asyncio.sleep(0.05)
@@ -333,7 +337,15 @@ async def test_a_program_that_computes_stays_or_falls_out(
         a.monitor_nodes(nodes)
         busy = new_name("busy")
         child = subprocess.Popen(
-            [sys.executable, "-c", BUSY, busy, str(options["epmd_port"]), a.name, engine]
+            [
+                sys.executable,
+                "-c",
+                BUSY,
+                busy,
+                str(options["epmd_port"]),
+                a.name,
+                repr(run_by(engine)),
+            ]
         )
         try:
             assert await box.receive(20) == 1

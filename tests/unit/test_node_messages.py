@@ -15,11 +15,11 @@ import pytest
 from router import Atom, BufferFull, EncodeError, Node, NodeDown, NoProcess, RouterError
 from router.cli.common import free_port
 
-from .conftest import Pair, new_name
+from .conftest import Pair, new_name, run_by
 
 
 async def test_by_pid_by_name_and_by_alias(pair: Pair, loop_kind: str, engine: str) -> None:
-    async with pair(engine=engine) as (a, b):
+    async with pair(**run_by(engine)) as (a, b):
         box, other = a.mailbox("here"), b.mailbox("there")
         a.send(("there", b.name), (Atom("hello"), box.pid))
         greeting, pid = await other.receive(5)
@@ -48,7 +48,7 @@ async def test_an_alias_for_once_ends_with_its_first_message(pair: Pair) -> None
 
 
 async def test_local_sends_are_snapshots(pair: Pair, loop_kind: str, engine: str) -> None:
-    async with pair(engine=engine) as (a, _):
+    async with pair(**run_by(engine)) as (a, _):
         box = a.mailbox("local")
         value = [1, 2]
         a.send("local", value)
@@ -61,7 +61,7 @@ async def test_local_sends_are_snapshots(pair: Pair, loop_kind: str, engine: str
 
 async def test_order_and_completeness(pair: Pair, loop_kind: str, engine: str) -> None:
     total = 20_000
-    async with pair(engine=engine) as (a, b):
+    async with pair(**run_by(engine)) as (a, b):
         box = b.mailbox("in")
         for i in range(0, total, 100):
             if i % 1000 == 0:
@@ -101,7 +101,7 @@ async def test_large_messages_cross_whole(pair: Pair) -> None:
 def test_threads_without_a_loop(options: dict[str, Any], engine: str) -> None:
     if engine == "inline":
         options = {"cookie": "secret", "epmd": "none"}
-    a, b = (Node(new_name(), engine=engine, **options) for _ in range(2))
+    a, b = (Node(new_name(), **run_by(engine), **options) for _ in range(2))
     with a, b:
         if engine == "inline":
             a._addresses[b.name] = ("127.0.0.1", b.port)
@@ -317,7 +317,7 @@ def test_what_a_loop_left_is_written_by_the_next(options: dict[str, Any]) -> Non
 async def test_who_only_sends_and_drains_lets_others_run(
     pair: Pair, loop_kind: str, engine: str
 ) -> None:
-    async with pair(engine=engine) as (a, b):
+    async with pair(**run_by(engine)) as (a, b):
         box = b.mailbox("in")
         await a.connect(b.name)
         turns = 0

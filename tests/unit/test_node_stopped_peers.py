@@ -19,7 +19,7 @@ import pytest
 from router import BufferFull, Limits, Node, NodeDown
 from router.mailbox import Mailbox
 
-from .conftest import new_name
+from .conftest import new_name, run_by
 
 NOBODY = "nobody@127.0.0.1"
 
@@ -91,7 +91,7 @@ async def test_what_was_accepted_arrives_when_the_peer_goes_on(
     options: dict[str, Any], engine: str, peers: list[Peer]
 ) -> None:
     limits = Limits(queue_bytes_soft=200_000, queue_bytes_max=1_000_000)
-    async with Node(new_name(), engine=engine, limits=limits, **options) as node:
+    async with Node(new_name(), **run_by(engine), limits=limits, **options) as node:
         box = node.mailbox("ready")
         peer = await begin(node, box, peers, options)
         peer.pause()
@@ -194,7 +194,7 @@ async def test_silence_is_noticed_within_a_quarter_of_the_tick_time(
     options: dict[str, Any], engine: str, peers: list[Peer]
 ) -> None:
     tick = 1.0
-    async with Node(new_name(), engine=engine, net_ticktime=tick, **options) as node:
+    async with Node(new_name(), **run_by(engine), net_ticktime=tick, **options) as node:
         box = node.mailbox("ready")
         nodes = node.mailbox()
         peer = await begin(node, box, peers, options, tick)
@@ -214,9 +214,9 @@ async def test_silence_is_noticed_within_a_quarter_of_the_tick_time(
 
 async def test_many_idle_nodes_use_no_cpu(options: dict[str, Any], engine: str) -> None:
     async with (
-        Node(new_name("a"), engine=engine, **options) as a,
-        Node(new_name("b"), engine=engine, **options) as b,
-        Node(new_name("c"), engine=engine, **options) as c,
+        Node(new_name("a"), **run_by(engine), **options) as a,
+        Node(new_name("b"), **run_by(engine), **options) as b,
+        Node(new_name("c"), **run_by(engine), **options) as c,
     ):
         for one, other in ((a, b), (b, c), (c, a)):
             await one.connect(other.name)
@@ -271,7 +271,7 @@ async def test_a_quick_stop_delivers_what_was_sent(
     async with Node(new_name(), **options) as other:
         report = other.mailbox("ready")
         peer = await begin(other, report, peers, options)
-        async with Node(new_name(), engine=engine, **options) as node:
+        async with Node(new_name(), **run_by(engine), **options) as node:
             for i in range(5000):
                 node.send(("sink", peer.name), (i, bytes(1000)))
             await node.connect(peer.name)  # what waits for a connection is not waited for

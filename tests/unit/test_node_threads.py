@@ -17,7 +17,7 @@ import pytest
 
 from router import ExitSignal, Node, NodeDown, NoProcess, RouterError
 
-from .conftest import Pair, new_name
+from .conftest import Pair, new_name, run_by
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_stop_ends_what_threads_wait_for(bare: dict[str, Any], silent_port: int)
 
 def test_stop_under_the_hands_of_busy_threads(bare: dict[str, Any], engine: str) -> None:
     for _ in range(5):
-        node, other = Node(new_name(), engine=engine, **bare), Node(new_name(), **bare)
+        node, other = Node(new_name(), **run_by(engine), **bare), Node(new_name(), **bare)
         node.start_sync()
         other.start_sync()
         introduce(node, other)
@@ -148,7 +148,7 @@ def test_stop_under_the_hands_of_busy_threads(bare: dict[str, Any], engine: str)
 
 def test_no_message_is_lost_between_time_limits(bare: dict[str, Any], engine: str) -> None:
     total = 3000
-    with Node(new_name("a"), **bare) as a, Node(new_name("b"), engine=engine, **bare) as b:
+    with Node(new_name("a"), **bare) as a, Node(new_name("b"), **run_by(engine), **bare) as b:
         introduce(a, b)
         box = b.mailbox("in")
         seen: list[int] = []
@@ -209,7 +209,7 @@ def test_polling_without_waiting_drives_the_node(bare: dict[str, Any]) -> None:
 
 
 def test_the_next_loop_drives_when_the_first_is_closed(bare: dict[str, Any], engine: str) -> None:
-    with Node(new_name("a"), engine=engine, **bare) as a, Node(new_name("b"), **bare) as b:
+    with Node(new_name("a"), **run_by(engine), **bare) as a, Node(new_name("b"), **bare) as b:
         introduce(a, b)
         one, two = a.mailbox("one"), a.mailbox("two")
 
@@ -300,7 +300,7 @@ def test_a_signal_handler_interrupts_a_blocked_thread(bare: dict[str, Any], engi
     def ring(*_: object) -> None:
         raise Rang
 
-    with Node(new_name(), engine=engine, **bare) as node:
+    with Node(new_name(), **run_by(engine), **bare) as node:
         box = node.mailbox()
         before = signal.signal(signal.SIGALRM, ring)
         try:

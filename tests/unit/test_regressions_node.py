@@ -16,7 +16,7 @@ from fault.peer import MANDATORY, OPENED, Atom, Flag, Link, Peer, long
 from fault.peer import bare as term_bytes
 from router import Codec, DecodeError, ExitSignal, Mailbox, Node
 
-from .conftest import Pair, new_name
+from .conftest import Pair, new_name, run_by
 
 EXIT, REG_SEND = 3, 6
 
@@ -47,7 +47,8 @@ def joined(node: Node, peer: Peer) -> Link:
 async def test_signals_of_an_ended_connection_leave_at_once(pair: Pair, engine: str) -> None:
     """They are for a third node, and made while the engine ends the connection: in the middle
     of its turn, when nobody is there who would wake it for them. They waited for a tick."""
-    async with pair(engine=engine) as (a, b), pair(engine=engine) as (c, _):
+    driven = run_by(engine)
+    async with pair(**driven) as (a, b), pair(**driven) as (c, _):
         middle, one, two = a.mailbox(), b.mailbox(), c.mailbox()
         two.trap_exit = True
         middle.link(one.pid)
@@ -174,8 +175,8 @@ async def test_connects_that_cross_late_settle_on_one(
 
 def test_threads_that_stop_a_node_together(bare: dict[str, Any]) -> None:
     """Each of them joined the engine's thread; the second waited for ever."""
-    for engine in ("auto", "thread", "inline") * 10:
-        node = Node(new_name(), engine=engine, **bare)
+    for engine in ("auto", "thread", "threads", "inline") * 10:
+        node = Node(new_name(), **run_by(engine), **bare)
         node.start_sync()
         start = threading.Barrier(3)
 
@@ -250,7 +251,7 @@ def test_an_interrupted_callback_leaves_the_loop_hearing(bare: dict[str, Any], e
 
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
-        node = Node(new_name(), engine=engine, **bare)
+        node = Node(new_name(), **run_by(engine), **bare)
         task = loop.run_until_complete(begin(node))
         with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(send(node, "one", "two"))

@@ -1,0 +1,299 @@
+/* One engine's share of a node: what it is asked to do, which queues it writes, its turn.
+ *
+ * The control, the first driver, listens, connects, shakes hands and ends sessions. Connections that
+ * are up are dealt out to all drivers: the control hands one over, its new driver carries it
+ * (reads, writes, ticks), closes it, and tells the control, which ends the session. So a peer's
+ * connection is one driver's at any time, and no driver waits for another.
+ *
+ * Whose it is stands in rt_peer.driver. The control alone changes it, under the lock of the driver
+ * that had it; so who reads it under the lock of a driver, and finds that driver, may use
+ * rt_peer.carried, which only that driver writes. */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "node/internal.h"
+#include "route/signal.h"
+
+static rt_driver *driver_of(rt_node *n, rt_peer *p)
+{
+    /* relaxed: whose list a mark goes to; who finds it there looks again, under the lock */
+    return &n->drivers[atomic_load_explicit(&p->driver, memory_order_relaxed)];
+}
+
+static bool is_here(const rt_driver *d, rt_peer *p)
+{
+    return driver_of(d->node, p) == d;
+}
+
+rt_session *rt_driver_carried(rt_driver *d, rt_peer *p)
+{
+    pthread_mutex_lock(&d->lock);
+    rt_session *s = is_here(d, p) ? p->carried : NULL;
+    pthread_mutex_unlock(&d->lock);
+    return s;
+}
+
+/* --- what waits to be written ------------------------------------------- */
+
+static bool is_dirty(const rt_outq *q)
+{
+    return atomic_load_explicit(&((rt_outq *)q)->dirty, memory_order_relaxed); /* see mark */
+}
+
+static void set_dirty(rt_outq *q, bool dirty)
+{
+    atomic_store_explicit(&q->dirty, dirty, memory_order_relaxed); /* see mark */
+}
+
+/* The look without the driver's lock is right: who flushes clears the mark before it
+ * takes the queue's lock. Had it held that lock before the caller did, the caller
+ * would see the mark cleared; so a mark that is seen means that the flush is to come. */
+int rt_driver_mark(rt_node *n, rt_peer *p)
+{
+    int rc = RT_OK;
+    if (is_dirty(&p->out)) return RT_OK;
+    rt_driver *d = driver_of(n, p);
+    pthread_mutex_lock(&d->lock);
+    if (!is_dirty(&p->out)) {
+        if (d->dirty_n == d->dirty_cap) {
+            uint32_t cap = d->dirty_cap ? d->dirty_cap * 2 : 16;
+            rt_peer **list = rt_realloc(d->dirty, cap * sizeof *list);
+            if (list) {
+                d->dirty = list;
+                d->dirty_cap = cap;
+            } else {
+                rc = RT_ENOMEM;
+            }
+        }
+        if (rc == RT_OK) {
+            d->dirty[d->dirty_n++] = p;
+            set_dirty(&p->out, true);
+        }
+    }
+    pthread_mutex_unlock(&d->lock);
+    return rc;
+}
+
+rt_peer *rt_driver_take_dirty(rt_driver *d)
+{
+    pthread_mutex_lock(&d->lock);
+    rt_peer *p = d->dirty_n ? d->dirty[--d->dirty_n] : NULL;
+    if (p) set_dirty(&p->out, false);
+    pthread_mutex_unlock(&d->lock);
+    return p;
+}
+
+uint32_t rt_driver_dirty(rt_driver *d)
+{
+    pthread_mutex_lock(&d->lock);
+    uint32_t count = d->dirty_n;
+    pthread_mutex_unlock(&d->lock);
+    return count;
+}
+
+void rt_driver_kick(rt_node *n, rt_peer *p)
+{
+    /* Without memory for the list the next tick writes the queue. */
+    if (rt_driver_mark(n, p) < 0) return;
+    rt_engine *e = &driver_of(n, p)->engine;
+    if (!rt_engine_is_driver(e)) rt_engine_wake(e);
+}
+
+/* --- requests ------------------------------------------------------------ */
+
+void rt_driver_lend(rt_driver *d, rt_request *q)
+{
+    q->next = NULL;
+    pthread_mutex_lock(&d->lock);
+    if (d->requests_last) d->requests_last->next = q;
+    else d->requests = q;
+    d->requests_last = q;
+    pthread_mutex_unlock(&d->lock);
+    rt_engine_wake(&d->engine);
+}
+
+int rt_driver_ask(rt_driver *d, rt_peer *p, int what, rt_pid pid, const char *text, uint16_t port)
+{
+    size_t n = text ? strlen(text) + 1 : 0;
+    rt_request *q = rt_calloc(1, sizeof *q + n);
+    if (!q) return RT_ENOMEM;
+    q->peer = p;
+    q->what = what;
+    q->pid = pid;
+    q->port = port;
+    if (n) q->text = memcpy(q + 1, text, n);
+    rt_driver_lend(d, q);
+    return RT_OK;
+}
+
+void rt_driver_ask_all(rt_node *n, int what, rt_pid pid)
+{
+    for (uint32_t i = 0; i < n->drivers_n; i++) rt_driver_ask(&n->drivers[i], NULL, what, pid, NULL, 0);
+}
+
+/* From now on that driver carries the peer's connection; what asked the control to hand it
+ * over asks the driver. */
+static void hand_over(rt_driver *d, rt_request *q)
+{
+    rt_driver *control = d->node->control;
+    q->peer->carried = NULL;
+    pthread_mutex_lock(&control->lock);
+    /* relaxed, here and below: under the lock, see above */
+    atomic_store_explicit(&q->peer->driver, (uint32_t)(d - d->node->drivers), memory_order_relaxed);
+    pthread_mutex_unlock(&control->lock);
+    q->what = RT_ASK_CARRY;
+    rt_driver_lend(d, q);
+}
+
+void rt_driver_take_back(rt_driver *d, rt_peer *p)
+{
+    pthread_mutex_lock(&d->lock);
+    atomic_store_explicit(&p->driver, 0, memory_order_relaxed);
+    pthread_mutex_unlock(&d->lock);
+}
+
+static void abandon(rt_node *n, rt_peer *p, const char *text)
+{
+    uint64_t lost = rt_peer_down(p);
+    rt_signal_peer_down(&n->route, p);
+    atomic_fetch_add_explicit(&p->count.failures, 1, memory_order_relaxed); /* a counter */
+    rt_events_put(&n->events, RT_EVENT_FAILED, p->name, RT_ENOENT, 0, lost, text);
+}
+
+/* What concerns sessions, by the control. True when the request has gone on to a driver. */
+static bool control(rt_node *n, rt_request *q)
+{
+    rt_session *s = q->peer ? q->peer->session : NULL;
+    /* Whoever made it connecting may have been given up on meanwhile. */
+    bool held = q->peer && !s && rt_peer_state_of(q->peer) == RT_PEER_CONNECTING;
+    rt_driver *d;
+    switch (q->what) {
+    case RT_ASK_DIAL:
+        if (held && rt_session_connect(n, q->peer, q->text ? q->text : "", q->port) < 0)
+            abandon(n, q->peer, rt_err_text(RT_ENOMEM));
+        break;
+    case RT_ASK_ABANDON:
+        if (held) abandon(n, q->peer, q->text);
+        break;
+    case RT_ASK_DISCONNECT:
+        if (held) abandon(n, q->peer, "disconnected before there was an address");
+        if (!s) break;
+        if (!s->away) {
+            rt_session_close(s, RT_ECLOSED);
+            break;
+        }
+        q->what = RT_ASK_HANG_UP;
+        rt_driver_lend(&n->drivers[s->place], q);
+        return true;
+    case RT_ASK_HAND_OVER:
+        d = s ? rt_session_hand_over(s) : NULL;
+        if (d) hand_over(d, q);
+        return d != NULL;
+    default:
+        RT_ASSERT(0);
+    }
+    return false;
+}
+
+/* Frees the request. */
+static void carry_out(rt_driver *d, rt_request *q)
+{
+    rt_session *s;
+    switch (q->what) {
+    case RT_ASK_ENDED:
+        rt_session_ended(q); /* and with it the request */
+        return;
+    case RT_ASK_RESUME:
+        rt_holds_end(d, q->pid);
+        break;
+    case RT_ASK_CLOSE:
+        rt_node_close_full(d->node, NULL, q->pid);
+        break;
+    case RT_ASK_CARRY:
+        rt_session_carry(q->peer->session, d);
+        break;
+    case RT_ASK_HANG_UP:
+        s = rt_driver_carried(d, q->peer);
+        if (s) rt_conn_close(&s->conn, RT_ECLOSED, 0);
+        break;
+    default:
+        if (control(d->node, q)) return;
+    }
+    rt_free(q);
+}
+
+static rt_request *take_requests(rt_driver *d)
+{
+    pthread_mutex_lock(&d->lock);
+    rt_request *q = d->requests;
+    d->requests = d->requests_last = NULL;
+    pthread_mutex_unlock(&d->lock);
+    return q;
+}
+
+static void carry_out_all(rt_driver *d)
+{
+    for (rt_request *q = take_requests(d), *next; q; q = next) {
+        next = q->next;
+        carry_out(d, q);
+    }
+}
+
+void rt_driver_wind_up(rt_driver *d)
+{
+    for (rt_request *q = take_requests(d), *next; q; q = next) {
+        next = q->next;
+        if (q->what == RT_ASK_CARRY || q->what == RT_ASK_ENDED) carry_out(d, q);
+        else rt_free(q);
+    }
+}
+
+/* --- the turn ------------------------------------------------------------ */
+
+static void turn(rt_engine *e)
+{
+    rt_driver *d = RT_CONTAINER_OF(e, rt_driver, engine);
+    rt_node *n = d->node;
+    carry_out_all(d);
+    rt_inbound_flush(&d->inbound);
+    atomic_fetch_add_explicit(&n->turns, 1, memory_order_relaxed); /* a hint for senders */
+    /* What a peer does not take now is armed for by its connection. */
+    rt_peer *p;
+    uint32_t dirty = rt_driver_dirty(d);
+    while (dirty-- && (p = rt_driver_take_dirty(d))) {
+        rt_session *s = rt_driver_carried(d, p);
+        if (s) rt_conn_flush(&s->conn);
+        else if (!is_here(d, p)) rt_driver_kick(n, p); /* handed over meanwhile */
+    }
+    /* A connection that ended just now may have marked others: the driver's kick
+     * woke nobody. */
+    if (rt_driver_dirty(d)) rt_engine_wake(e);
+}
+
+static bool waiting(rt_engine *e)
+{
+    return rt_driver_dirty(RT_CONTAINER_OF(e, rt_driver, engine)) > 0;
+}
+
+int rt_driver_init(rt_driver *d, rt_node *n, enum rt_engine_mode mode)
+{
+    d->node = n;
+    if (pthread_mutex_init(&d->lock, NULL) != 0) return RT_ENOMEM;
+    rt_inbound_init(&d->inbound, &n->route);
+    int rc = rt_engine_init(&d->engine, mode, turn);
+    if (rc < 0) pthread_mutex_destroy(&d->lock);
+    d->engine.waiting = waiting;
+    return rc;
+}
+
+void rt_driver_fini(rt_driver *d)
+{
+    rt_engine_fini(&d->engine);
+    for (rt_request *q = d->requests, *next; q; q = next) {
+        next = q->next;
+        rt_free(q);
+    }
+    rt_inbound_fini(&d->inbound);
+    rt_free(d->dirty);
+    pthread_mutex_destroy(&d->lock);
+}
