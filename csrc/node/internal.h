@@ -158,8 +158,16 @@ void rt_driver_take_back(rt_driver *d, rt_peer *p); /* the control's: what it ca
 /* Nobody drives any more: carries out what a session hangs on, and drops the rest. */
 void rt_driver_wind_up(rt_driver *d);
 
-/* session.c */
-int rt_session_connect(rt_node *n, rt_peer *p, const char *host, uint16_t port);
+/* session.c: a connection, ours or theirs, from its handshake on */
+extern const rt_conn_ops rt_session_ops;
+RT_INLINE rt_session *rt_session_of(rt_conn *c) { return RT_CONTAINER_OF(c, rt_session, conn); }
+rt_session *rt_session_new(rt_node *n);
+void rt_session_free(rt_session *l);
+/* The session is over, whatever it was: tells whom it concerns and frees it. Its stream is
+ * closed already. `text`: why, or NULL where the code's own words will do. */
+void rt_session_end(rt_session *l, int rc, int sys, const char *text);
+void rt_session_deadline(rt_session *l, uint32_t ms);
+int rt_session_write(rt_session *l, rt_buf *out);
 void rt_session_accept(rt_node *n, int fd, const rt_address *remote);
 void rt_session_close(rt_session *l, int rc);
 /* The control lets go of a connection that is up: who is to be asked to carry it, or NULL. */
@@ -167,6 +175,11 @@ rt_driver *rt_session_hand_over(rt_session *l);
 void rt_session_carry(rt_session *l, rt_driver *d);  /* by that driver */
 void rt_session_ended(rt_request *q);                /* the control again, for RT_ASK_ENDED */
 void rt_sessions_close_all(rt_node *n);
+
+/* dial.c: how it gets that far, from a name */
+int rt_session_connect(rt_node *n, rt_peer *p, const char *host, uint16_t port);
+int rt_session_try(rt_session *l);              /* the address whose turn it is, or a later one */
+bool rt_session_more(const rt_session *l);      /* several are left */
 
 /* mapper.c */
 int rt_mapper_start(rt_node *n);

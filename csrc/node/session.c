@@ -16,15 +16,9 @@
 #define WIDEN_NS 1000000000u      /* large ones alone for so long */
 #define TICKS_PER_TIME 4   /* a tick every quarter of net_ticktime */
 
-static const rt_conn_ops dist_ops;
-static const rt_conn_ops lookup_ops;
-
-static rt_session *session_of(rt_conn *c) { return RT_CONTAINER_OF(c, rt_session, conn); }
-
 static void session_timer(rt_timer *t);
-static int try_address(rt_session *l);
 
-static rt_session *session_new(rt_node *n)
+rt_session *rt_session_new(rt_node *n)
 {
     rt_session *l = rt_calloc(1, sizeof *l);
     if (!l) return NULL;
@@ -46,7 +40,7 @@ static void drop_attempt(rt_session *l)
     l->attempt = NULL;
 }
 
-static void session_free(rt_session *l)
+void rt_session_free(rt_session *l)
 {
     rt_node *n = l->node;
     if (l->prev) l->prev->next = l->next;
@@ -82,7 +76,7 @@ static void put_down(rt_session *l)
 
 /* The session is over, whatever it was: tells whom it concerns and frees it. Its
  * stream is closed already. */
-static void session_end(rt_session *l, int rc, int sys, const char *text)
+void rt_session_end(rt_session *l, int rc, int sys, const char *text)
 {
     rt_node *n = l->node;
     rt_peer *p = l->peer;
@@ -114,13 +108,8 @@ static void session_end(rt_session *l, int rc, int sys, const char *text)
         if (rc == RT_ECLOSED && p && p->session) rc = RT_ENOK; /* it prefers our connection */
         rt_events_put(&n->events, RT_EVENT_REFUSED, name_of(l), rc, sys, 0, text);
     }
-    session_free(l);
+    rt_session_free(l);
     if (successor && !n->stopped) succeed(successor);
-}
-
-static bool more_addresses(const rt_session *l)
-{
-    return l->attempt && l->attempt->next + 1 < l->attempt->resolve.count;
 }
 
 /* Words for what ended a handshake, or NULL where the code's own will do. The code
@@ -168,12 +157,12 @@ void rt_session_ended(rt_request *q)
 {
     rt_session *l = RT_CONTAINER_OF(q, rt_session, ended);
     rt_driver_take_back(&l->node->drivers[l->place], l->peer);
-    session_end(l, l->end_rc, l->end_sys, NULL);
+    rt_session_end(l, l->end_rc, l->end_sys, NULL);
 }
 
 static void conn_closed(rt_conn *c, int rc, int sys)
 {
-    rt_session *l = session_of(c);
+    rt_session *l = rt_session_of(c);
     l->conn_open = false;
     if (rc == RT_OK) rc = RT_ECLOSED;
     if (l->driver != l->node->control && !l->node->stopped) {
@@ -181,9 +170,9 @@ static void conn_closed(rt_conn *c, int rc, int sys)
         return;
     }
     /* While several addresses are left, a failed connect is not the end. */
-    if (l->state == RT_SESSION_CONNECT && rc == RT_ESYS && more_addresses(l)) {
+    if (l->state == RT_SESSION_CONNECT && rc == RT_ESYS && rt_session_more(l)) {
         l->attempt->next++;
-        rc = try_address(l);
+        rc = rt_session_try(l);
         if (rc == RT_OK) return;
         sys = errno;
     }
@@ -198,13 +187,13 @@ static void conn_closed(rt_conn *c, int rc, int sys)
     } else if (l->state == RT_SESSION_HANDSHAKE && l->hs) {
         say = handshake_failure(l, &rc, text);
     }
-    session_end(l, rc, sys, say);
+    rt_session_end(l, rc, sys, say);
 }
 
 void rt_session_close(rt_session *l, int rc)
 {
     if (l->conn_open) rt_conn_close(&l->conn, rc, 0);
-    else session_end(l, rc, 0, NULL);
+    else rt_session_end(l, rc, 0, NULL);
 }
 
 void rt_sessions_close_all(rt_node *n)
@@ -231,7 +220,7 @@ static int start_ticks(rt_session *l)
     return rt_timer_set(l->driver->engine.timers, &l->timer, rt_now() + first);
 }
 
-static void set_deadline(rt_session *l, uint32_t ms)
+void rt_session_deadline(rt_session *l, uint32_t ms)
 {
     if (rt_timer_set(l->node->control->engine.timers, &l->timer, rt_now() + ms * RT_MS) < 0)
         rt_session_close(l, RT_ENOMEM);
@@ -385,7 +374,7 @@ void rt_session_carry(rt_session *l, rt_driver *d)
     else rt_conn_flush(&l->conn); /* may close it */
 }
 
-static int write_out(rt_session *l, rt_buf *out)
+int rt_session_write(rt_session *l, rt_buf *out)
 {
     return out->n ? rt_conn_send(&l->conn, out->p, out->n) : RT_OK;
 }
@@ -449,13 +438,13 @@ static int await_theirs(rt_session *l)
 {
     l->state = RT_SESSION_AWAIT;
     rt_conn_close(&l->conn, RT_ENOK, 0);
-    set_deadline(l, l->node->route.limits.handshake_step_ms);
+    rt_session_deadline(l, l->node->route.limits.handshake_step_ms);
     return RT_OK;
 }
 
 static int64_t handshake_bytes(rt_conn *c, const uint8_t *p, size_t n)
 {
-    rt_session *l = session_of(c);
+    rt_session *l = rt_session_of(c);
     rt_buf out = RT_BUF_INIT;
     size_t used = 0;
     if (l->predecessor) return 0;
@@ -466,7 +455,7 @@ static int64_t handshake_bytes(rt_conn *c, const uint8_t *p, size_t n)
         rt_buf_fini(&out); /* unanswered, for as long as a step may take */
         return used ? (int64_t)used : RT_EBAD;
     }
-    int rc = write_out(l, &out);
+    int rc = rt_session_write(l, &out);
     rt_buf_fini(&out);
     if (c->closing) return RT_ECLOSED;
     if (verdict == RT_ENOK && l->initiator) {
@@ -476,14 +465,14 @@ static int64_t handshake_bytes(rt_conn *c, const uint8_t *p, size_t n)
     if (verdict < 0) return verdict;
     if (rc < 0) return rc;
     if (verdict == RT_HS_DONE) rc = session_up(l);
-    else if (used) set_deadline(l, l->node->route.limits.handshake_step_ms);
+    else if (used) rt_session_deadline(l, l->node->route.limits.handshake_step_ms);
     if (rc == RT_AGAIN) rc = RT_OK;
     return rc < 0 ? rc : (int64_t)used;
 }
 
 static int session_packet(rt_conn *c, const uint8_t *p, size_t n)
 {
-    rt_session *l = session_of(c);
+    rt_session *l = rt_session_of(c);
     /* A large message's last fragment is no small message, nor is a tick. */
     if (n > SMALL_PACKET_BYTES_MAX) l->large_came = true;
     else if (n > 1 && p[1] != RT_TAG_DIST_FRAG_NEXT) l->small_came = true;
@@ -510,7 +499,7 @@ static void choose_window(rt_session *l, uint64_t now)
 
 static void session_batch(rt_conn *c)
 {
-    rt_session *l = session_of(c);
+    rt_session *l = rt_session_of(c);
     uint64_t now = rt_now();
     rt_inbound_flush(&l->driver->inbound);
     choose_window(l, now);
@@ -519,7 +508,7 @@ static void session_batch(rt_conn *c)
 
 static void session_written(rt_conn *c)
 {
-    rt_session *l = session_of(c);
+    rt_session *l = rt_session_of(c);
     if (l->state != RT_SESSION_UP) return;
     pthread_mutex_lock(&c->out->lock);
     bool told = l->peer->above_soft && c->out->bytes <= l->node->route.limits.queue_bytes_soft / 2;
@@ -554,155 +543,21 @@ static int begin_handshake(rt_session *l, rt_slice peer)
 
 static void session_connected(rt_conn *c)
 {
-    rt_session *l = session_of(c);
+    rt_session *l = rt_session_of(c);
     rt_buf out = RT_BUF_INIT;
     l->state = RT_SESSION_HANDSHAKE;
     int rc = begin_handshake(l, l->peer->name);
     if (rc == RT_OK) rc = rt_handshake_start(l->hs, &out);
-    if (rc == RT_OK) rc = write_out(l, &out);
+    if (rc == RT_OK) rc = rt_session_write(l, &out);
     rt_buf_fini(&out);
     if (rc < 0) rt_conn_close(c, rc, errno);
-    else set_deadline(l, l->node->route.limits.handshake_step_ms);
+    else rt_session_deadline(l, l->node->route.limits.handshake_step_ms);
 }
 
-static const rt_conn_ops dist_ops = {
+const rt_conn_ops rt_session_ops = {
     .connected = session_connected, .bytes = handshake_bytes, .packet = session_packet,
     .batch = session_batch, .written = session_written, .closed = conn_closed,
 };
-
-/* --- finding the peer --------------------------------------------------- */
-
-static int open_conn(rt_session *l, const rt_address *to, const rt_conn_ops *ops)
-{
-    rt_node *n = l->node;
-    int rc = rt_conn_init(&l->conn, n->control->engine.poller, n->control->engine.read_buffer,
-                          n->route.limits.frame_bytes_max, ops);
-    if (rc < 0) return rc;
-    l->remote = *to;
-    rc = rt_conn_open(&l->conn, to);
-    if (rc < 0) {
-        rt_outq_fini(&l->conn.own);
-        return rc;
-    }
-    l->conn_open = true;
-    return RT_OK;
-}
-
-/* Connects to the address whose turn it is: to the node when its port is known,
- * else to the port mapper there. Skips addresses that fail at once. */
-static int try_address(rt_session *l)
-{
-    rt_node *n = l->node;
-    rt_attempt *a = l->attempt;
-    int rc = RT_ENOENT;
-    for (; a->next < a->resolve.count; a->next++) {
-        rt_address to = a->resolve.at[a->next];
-        rt_address_set_port(&to, l->port ? l->port : n->epmd_port);
-        l->state = RT_SESSION_CONNECT;
-        rc = open_conn(l, &to, l->port ? &dist_ops : &lookup_ops);
-        if (rc == RT_OK) {
-            set_deadline(l, n->route.limits.connect_ms);
-            return RT_OK;
-        }
-    }
-    return rc;
-}
-
-static void resolved(rt_resolve *r, int rc)
-{
-    rt_session *l = RT_CONTAINER_OF(r, rt_attempt, resolve)->session;
-    if (rc == RT_OK) {
-        rc = try_address(l);
-        if (rc < 0) session_end(l, rc, errno, NULL);
-        return;
-    }
-    char text[RT_EVENT_TEXT_MAX];
-    snprintf(text, sizeof text, "unknown host: %s", r->error);
-    session_end(l, rc, 0, text);
-}
-
-static void lookup_connected(rt_conn *c)
-{
-    rt_session *l = session_of(c);
-    rt_buf out = RT_BUF_INIT;
-    rt_slice name = l->peer->name;
-    const uint8_t *at = memchr(name.p, '@', name.n);
-    l->state = RT_SESSION_LOOKUP;
-    int rc = rt_epmd_put_port_please2(&out, rt_slice_of(name.p, (size_t)(at - name.p)));
-    if (rc == RT_OK) rc = write_out(l, &out);
-    rt_buf_fini(&out);
-    if (rc < 0) rt_conn_close(c, rc, errno);
-}
-
-static int64_t lookup_bytes(rt_conn *c, const uint8_t *p, size_t n)
-{
-    rt_session *l = session_of(c);
-    rt_epmd_port answer;
-    int64_t used = rt_epmd_read_port2(p, n, &answer);
-    if (used == RT_AGAIN) return 0;
-    if (used < 0) return used;
-    if (answer.port == 0) return RT_ENOENT; /* a node that does not listen */
-    l->port = answer.port;
-    return RT_EALIVE; /* closes: found */
-}
-
-static void lookup_closed(rt_conn *c, int rc, int sys)
-{
-    rt_session *l = session_of(c);
-    char text[RT_EVENT_TEXT_MAX], where[RT_ADDRESS_TEXT_MAX];
-    l->conn_open = false;
-    rt_address_text(&l->remote, where);
-    if (rc == RT_EALIVE && l->port) {
-        rc = try_address(l);
-        if (rc < 0) session_end(l, rc, errno, NULL);
-        return;
-    }
-    if (l->state == RT_SESSION_CONNECT && rc == RT_ESYS && more_addresses(l)) {
-        l->attempt->next++;
-        if (try_address(l) == RT_OK) return;
-    }
-    if (rc == RT_ENOENT)
-        snprintf(text, sizeof text, "the port mapper at %s knows no node of that name", where);
-    else
-        snprintf(text, sizeof text, "no port mapper at %s: %s", where,
-                 rc == RT_ESYS ? strerror(sys) : rt_err_text(rc));
-    /* Nothing was said to the peer itself: for who connects it is not to be found. */
-    session_end(l, rc == RT_ESYS || rc == RT_ETIME ? rc : RT_ENOENT, sys, text);
-}
-
-static const rt_conn_ops lookup_ops = {
-    .connected = lookup_connected, .bytes = lookup_bytes, .closed = lookup_closed,
-};
-
-int rt_session_connect(rt_node *n, rt_peer *p, const char *host, uint16_t port)
-{
-    RT_ASSERT(!p->session);
-    rt_session *l = session_new(n);
-    if (!l) return RT_ENOMEM;
-    l->attempt = rt_calloc(1, sizeof *l->attempt);
-    if (!l->attempt) {
-        session_free(l);
-        return RT_ENOMEM;
-    }
-    l->attempt->session = l;
-    l->attempt->resolve.done = resolved;
-    l->initiator = true;
-    l->peer = p;
-    l->port = port;
-    l->state = RT_SESSION_RESOLVE;
-    p->session = l;
-    char from_name[RT_NODE_NAME_BYTES_MAX + 1];
-    if (!host[0]) {
-        rt_slice h = rt_node_host_part(p->name);
-        memcpy(from_name, h.p, h.n);
-        from_name[h.n] = 0;
-        host = from_name;
-    }
-    int rc = rt_resolve_start(n->control->engine.resolver, &l->attempt->resolve, host, AF_UNSPEC);
-    if (rc < 0) session_end(l, rc, errno, NULL);
-    else set_deadline(l, n->route.limits.connect_ms);
-    return RT_OK;
-}
 
 void rt_session_accept(rt_node *n, int fd, const rt_address *remote)
 {
@@ -712,7 +567,7 @@ void rt_session_accept(rt_node *n, int fd, const rt_address *remote)
                       "too many handshakes in progress (handshakes_max)");
         return;
     }
-    rt_session *l = session_new(n);
+    rt_session *l = rt_session_new(n);
     if (!l) {
         rt_socket_close(fd);
         return;
@@ -722,16 +577,16 @@ void rt_session_accept(rt_node *n, int fd, const rt_address *remote)
     int rc = begin_handshake(l, rt_slice_of(NULL, 0));
     if (rc == RT_OK)
         rc = rt_conn_init(&l->conn, n->control->engine.poller, n->control->engine.read_buffer,
-                          n->route.limits.frame_bytes_max, &dist_ops);
+                          n->route.limits.frame_bytes_max, &rt_session_ops);
     if (rc == RT_OK) {
         rc = rt_conn_adopt(&l->conn, fd);
         if (rc < 0) rt_outq_fini(&l->conn.own);
     }
     if (rc < 0) {
         rt_socket_close(fd);
-        session_end(l, rc, errno, NULL);
+        rt_session_end(l, rc, errno, NULL);
         return;
     }
     l->conn_open = true;
-    set_deadline(l, n->route.limits.handshake_step_ms);
+    rt_session_deadline(l, n->route.limits.handshake_step_ms);
 }

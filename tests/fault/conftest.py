@@ -163,10 +163,19 @@ def log() -> Iterator[LogLines]:
 
 
 Start = Callable[..., Host]
+ENGINES: list[dict[str, Any]] = [{}, {"engine": "thread", "threads": 3}]
 
 
 @pytest.fixture
-def start(log: LogLines, loop: asyncio.AbstractEventLoop) -> Iterator[Start]:
+def driven() -> dict[str, Any]:
+    """By whom: a module's own fixture of that name says it otherwise."""
+    return {}
+
+
+@pytest.fixture
+def start(
+    log: LogLines, loop: asyncio.AbstractEventLoop, driven: dict[str, Any]
+) -> Iterator[Start]:
     """`start(name=, limits=, **options)` gives a Host whose node runs."""
     nodes: list[Node] = []
 
@@ -175,7 +184,7 @@ def start(log: LogLines, loop: asyncio.AbstractEventLoop) -> Iterator[Start]:
 
     def begin(name: str = "node@127.0.0.1", **options: Any) -> Host:
         options.setdefault("limits", Limits(handshake_step_ms=5000, connect_ms=5000))
-        node = Node(name, **{"cookie": "secret", "epmd": "none", **options})
+        node = Node(name, **{"cookie": "secret", "epmd": "none", **driven, **options})
         nodes.append(node)
         wait(node.start())
         return Host(node, log, loop)

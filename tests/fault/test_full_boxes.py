@@ -6,12 +6,17 @@ from typing import Any
 
 import pytest
 
-from fault.conftest import Host, Start
+from fault.conftest import ENGINES, Host, Start
 from fault.peer import Atom, Link, Peer
 from router import ExitSignal, Limits
 from router.mailbox import Mailbox
 
 SEND, EXIT2, MONITOR_EXIT, SPAWN_REPLY, LINK, EXIT = 2, 8, 21, 31, 1, 3
+
+
+@pytest.fixture(params=ENGINES)
+def driven(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return request.param
 
 
 @pytest.fixture

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from fault.conftest import Host, Start
+from fault.conftest import ENGINES, Host, Start
 from fault.peer import Atom, Link, Peer, long, short, wait_for_ends
 
 LOWER, HIGHER = "a@127.0.0.1", "z@127.0.0.1"
+
+
+@pytest.fixture(params=ENGINES)
+def driven(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return request.param
 
 
 # Both connect at once

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
-from fault.conftest import Host, Start
+import pytest
+
+from fault.conftest import ENGINES, Host, Start
 from fault.peer import MANDATORY, Atom, Peer, long
 
 TICKTIME_S = 0.4
+
+
+@pytest.fixture(params=ENGINES)
+def driven(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return request.param
 
 
 def test_a_peer_that_never_ticks_is_dropped(start: Start) -> None:

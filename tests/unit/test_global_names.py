@@ -18,7 +18,7 @@ from router import Atom, Export, NameTaken, Node, RouterError
 from router._global import resolve
 from router._global_locks import SERVER
 from router.etf import Pid
-from unit.conftest import descriptors, new_name, threads, until
+from unit.conftest import descriptors, new_name, run_by, threads, until
 
 PATIENCE = 20.0
 
