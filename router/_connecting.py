@@ -246,10 +246,11 @@ class ConnectingNode(ReportingNode):
         self._disconnect(peer)
 
     def _send_or_part(self, dest: Any, term: Any, sender: Any) -> None:
-        """For what a peer must not miss: one whose buffer is full is disconnected. It is told
-        everything again when its connection comes back."""
+        """For what a peer must not miss while it is connected: one whose buffer is full is
+        disconnected. It is told everything again when its connection comes back, and what is
+        said to it makes none: that its connection has ended may not have been told here yet."""
         try:
-            self.send(dest, term, sender=sender)
+            self._send_where_up(dest, term, sender)
         except BufferFull as e:
             node = dest.node if isinstance(dest, Pid) else dest[1]
             log.error("%r: %s has missed something, and is disconnected: %s", sender, node, e)

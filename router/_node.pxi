@@ -524,6 +524,30 @@ cdef class NodeCore:
         finally:
             self.give_scratch(b)
 
+    def _send_where_up(self, object dest, object term, object sender):
+        """Like `send`, but makes no connection: erlang:send's `noconnect`."""
+        cdef rt_buf own
+        cdef rt_buf *b = self.take_scratch(&own)
+        cdef Peer peer
+        cdef size_t head
+        cdef int rc
+        self.need()
+        try:
+            sender = self.sender_pid(sender)
+            peer = self.begin(b, dest, sender)
+            if peer is None:
+                b.n = 0
+                self.send_here(dest, [term], b)
+                return
+            head = b.n
+            rt_py_encode(self.codec, term, b)
+            self.end(b, 0)
+            rc = rt_node_send(self.ptr, peer.ptr, rt_slice_of(b.p, b.n), head, RT_SEND_WAKE, NULL)
+            if rc < 0 and rc != RT_ENOTCONN:
+                self.not_sent(peer, rc)
+        finally:
+            self.give_scratch(b)
+
     cdef int send_list(self, object dest, list terms, object sender) except -1:
         """Queues many frames at once: a queue's lock costs more than a small frame."""
         cdef rt_buf own

@@ -37,42 +37,63 @@ rt_session *rt_driver_carried(rt_driver *d, rt_peer *p)
 
 static bool is_dirty(const rt_outq *q)
 {
-    return atomic_load_explicit(&((rt_outq *)q)->dirty, memory_order_relaxed); /* see mark */
+    /* acquire pairs with the release in set_dirty: see mark */
+    return atomic_load_explicit(&((rt_outq *)q)->dirty, memory_order_acquire);
 }
 
 static void set_dirty(rt_outq *q, bool dirty)
 {
-    atomic_store_explicit(&q->dirty, dirty, memory_order_relaxed); /* see mark */
+    atomic_store_explicit(&q->dirty, dirty, memory_order_release); /* see is_dirty */
 }
 
-/* The look without the driver's lock is right: who flushes clears the mark before it
- * takes the queue's lock. Had it held that lock before the caller did, the caller
- * would see the mark cleared; so a mark that is seen means that the flush is to come. */
-int rt_driver_mark(rt_node *n, rt_peer *p)
+/* RT_OK: in the list. The lock is held. */
+static int mark_locked(rt_driver *d, rt_peer *p)
 {
-    int rc = RT_OK;
     if (is_dirty(&p->out)) return RT_OK;
-    rt_driver *d = driver_of(n, p);
-    pthread_mutex_lock(&d->lock);
-    if (!is_dirty(&p->out)) {
-        if (d->dirty_n == d->dirty_cap) {
-            uint32_t cap = d->dirty_cap ? d->dirty_cap * 2 : 16;
-            rt_peer **list = rt_realloc(d->dirty, cap * sizeof *list);
-            if (list) {
-                d->dirty = list;
-                d->dirty_cap = cap;
-            } else {
-                rc = RT_ENOMEM;
-            }
-        }
-        if (rc == RT_OK) {
-            d->dirty[d->dirty_n++] = p;
-            set_dirty(&p->out, true);
-        }
+    if (d->dirty_n == d->dirty_cap) {
+        uint32_t cap = d->dirty_cap ? d->dirty_cap * 2 : 16;
+        rt_peer **list = rt_realloc(d->dirty, cap * sizeof *list);
+        if (!list) return RT_ENOMEM;
+        d->dirty = list;
+        d->dirty_cap = cap;
     }
-    pthread_mutex_unlock(&d->lock);
-    return rc;
+    d->dirty[d->dirty_n++] = p;
+    set_dirty(&p->out, true);
+    return RT_OK;
 }
+
+/* For who takes the connection over: it writes the queue first of all. The lock is held. */
+static void unmark_locked(rt_driver *d, rt_peer *p)
+{
+    for (uint32_t i = 0; i < d->dirty_n; i++) {
+        if (d->dirty[i] != p) continue;
+        d->dirty[i] = d->dirty[--d->dirty_n];
+        set_dirty(&p->out, false);
+        return;
+    }
+}
+
+/* Remembers that the queue wants writing, and gives the driver in whose list it stands: whose
+ * the connection is. NULL when memory is short.
+ *
+ * The look without the driver's lock is right: who flushes clears the mark before it
+ * takes the queue's lock. Had it held that lock before the caller did, the caller
+ * would see the mark cleared; so a mark that is seen means that the flush is to come. And who
+ * sees it sees what the one who set it saw: whose the connection is, or somebody later. */
+static rt_driver *mark(rt_node *n, rt_peer *p)
+{
+    for (;;) {
+        if (is_dirty(&p->out)) return driver_of(n, p);
+        rt_driver *d = driver_of(n, p);
+        pthread_mutex_lock(&d->lock);
+        bool here = is_here(d, p);
+        int rc = here ? mark_locked(d, p) : RT_OK;
+        pthread_mutex_unlock(&d->lock);
+        if (here) return rc == RT_OK ? d : NULL;
+    }
+}
+
+int rt_driver_mark(rt_node *n, rt_peer *p) { return mark(n, p) ? RT_OK : RT_ENOMEM; }
 
 rt_peer *rt_driver_take_dirty(rt_driver *d)
 {
@@ -93,10 +114,9 @@ uint32_t rt_driver_dirty(rt_driver *d)
 
 void rt_driver_kick(rt_node *n, rt_peer *p)
 {
+    rt_driver *d = mark(n, p);
     /* Without memory for the list the next tick writes the queue. */
-    if (rt_driver_mark(n, p) < 0) return;
-    rt_engine *e = &driver_of(n, p)->engine;
-    if (!rt_engine_is_driver(e)) rt_engine_wake(e);
+    if (d && !rt_engine_is_driver(&d->engine)) rt_engine_wake(&d->engine);
 }
 
 /* --- requests ------------------------------------------------------------ */
@@ -138,6 +158,7 @@ static void hand_over(rt_driver *d, rt_request *q)
     rt_driver *control = d->node->control;
     q->peer->carried = NULL;
     pthread_mutex_lock(&control->lock);
+    unmark_locked(control, q->peer);
     /* relaxed, here and below: under the lock, see above */
     atomic_store_explicit(&q->peer->driver, (uint32_t)(d - d->node->drivers), memory_order_relaxed);
     pthread_mutex_unlock(&control->lock);
@@ -148,6 +169,7 @@ static void hand_over(rt_driver *d, rt_request *q)
 void rt_driver_take_back(rt_driver *d, rt_peer *p)
 {
     pthread_mutex_lock(&d->lock);
+    unmark_locked(d, p);
     atomic_store_explicit(&p->driver, 0, memory_order_relaxed);
     pthread_mutex_unlock(&d->lock);
 }
@@ -158,6 +180,15 @@ static void abandon(rt_node *n, rt_peer *p, const char *text)
     rt_signal_peer_down(&n->route, p);
     atomic_fetch_add_explicit(&p->count.failures, 1, memory_order_relaxed); /* a counter */
     rt_events_put(&n->events, RT_EVENT_FAILED, p->name, RT_ENOENT, 0, lost, text);
+}
+
+/* What was sent before goes first, as far as the socket takes it. */
+static void hang_up(rt_driver *d, rt_peer *p)
+{
+    rt_session *s = rt_driver_carried(d, p);
+    if (s) rt_conn_flush(&s->conn); /* may end it */
+    s = rt_driver_carried(d, p);
+    if (s) rt_conn_close(&s->conn, RT_ECLOSED, 0);
 }
 
 /* What concerns sessions, by the control. True when the request has gone on to a driver. */
@@ -177,14 +208,14 @@ static bool control(rt_node *n, rt_request *q)
         break;
     case RT_ASK_DISCONNECT:
         if (held) abandon(n, q->peer, "disconnected before there was an address");
-        if (!s) break;
-        if (!s->away) {
-            rt_session_close(s, RT_ECLOSED);
-            break;
+        if (s && s->away) {
+            q->what = RT_ASK_HANG_UP;
+            rt_driver_lend(&n->drivers[s->place], q);
+            return true;
         }
-        q->what = RT_ASK_HANG_UP;
-        rt_driver_lend(&n->drivers[s->place], q);
-        return true;
+        if (s && s->state == RT_SESSION_UP) hang_up(n->control, q->peer);
+        else if (s) rt_session_close(s, RT_ECLOSED);
+        break;
     case RT_ASK_HAND_OVER:
         d = s ? rt_session_hand_over(s) : NULL;
         if (d) hand_over(d, q);
@@ -198,7 +229,6 @@ static bool control(rt_node *n, rt_request *q)
 /* Frees the request. */
 static void carry_out(rt_driver *d, rt_request *q)
 {
-    rt_session *s;
     switch (q->what) {
     case RT_ASK_ENDED:
         rt_session_ended(q); /* and with it the request */
@@ -213,8 +243,7 @@ static void carry_out(rt_driver *d, rt_request *q)
         rt_session_carry(q->peer->session, d);
         break;
     case RT_ASK_HANG_UP:
-        s = rt_driver_carried(d, q->peer);
-        if (s) rt_conn_close(&s->conn, RT_ECLOSED, 0);
+        hang_up(d, q->peer);
         break;
     default:
         if (control(d->node, q)) return;
@@ -263,7 +292,6 @@ static void turn(rt_engine *e)
     while (dirty-- && (p = rt_driver_take_dirty(d))) {
         rt_session *s = rt_driver_carried(d, p);
         if (s) rt_conn_flush(&s->conn);
-        else if (!is_here(d, p)) rt_driver_kick(n, p); /* handed over meanwhile */
     }
     /* A connection that ended just now may have marked others: the driver's kick
      * woke nobody. */
