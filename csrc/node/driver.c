@@ -112,6 +112,8 @@ uint32_t rt_driver_dirty(rt_driver *d)
     return count;
 }
 
+void rt_driver_gathered(rt_node *n, rt_peer *p) { rt_engine_gathered(&driver_of(n, p)->engine); }
+
 void rt_driver_kick(rt_node *n, rt_peer *p)
 {
     rt_driver *d = mark(n, p);

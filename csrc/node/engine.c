@@ -34,7 +34,7 @@ void rt_engine_wake(rt_engine *e)
 
 void rt_engine_gathered(rt_engine *e)
 {
-    if (e->mode != RT_ENGINE_AUTO) return;
+    if (e->mode == RT_ENGINE_INLINE) return;
     /* relaxed: the caller has put its news under a lock that waiting() takes after
      * left_over cleared the flag: one of the two sees the other's. */
     if (atomic_load_explicit(&e->gathered, memory_order_relaxed)) return;
@@ -162,7 +162,7 @@ static bool neglected(rt_engine *e, uint64_t *seen)
     return true;
 }
 
-/* After a grace: true when something that was gathered waits still. While it does,
+/* After a grace: true when something that was gathered waits still (the next round writes it). While it does,
  * nobody needs to wake this thread for more of it. */
 static bool left_over(rt_engine *e)
 {
@@ -197,9 +197,11 @@ static void *engine_main(void *arg)
         return NULL;
     }
     while (!stopping(e)) {
+        bool gathered = atomic_load_explicit(&e->gathered, memory_order_relaxed); /* a hint */
         pthread_mutex_lock(&e->drive);
-        round_locked(e, UINT64_MAX);
+        int n = round_locked(e, gathered ? RT_ENGINE_GRACE_MS * RT_MS : UINT64_MAX);
         pthread_mutex_unlock(&e->drive);
+        if (gathered && n == 0) left_over(e);
     }
     return NULL;
 }

@@ -148,6 +148,7 @@ int rt_driver_mark(rt_node *n, rt_peer *p);
 rt_peer *rt_driver_take_dirty(rt_driver *d);
 uint32_t rt_driver_dirty(rt_driver *d);
 void rt_driver_kick(rt_node *n, rt_peer *p);    /* marks, and wakes its driver */
+void rt_driver_gathered(rt_node *n, rt_peer *p); /* it is marked: see rt_engine_gathered */
 /* RT_ENOMEM. */
 int rt_driver_ask(rt_driver *d, rt_peer *p, int what, rt_pid pid, const char *text, uint16_t port);
 void rt_driver_ask_all(rt_node *n, int what, rt_pid pid);

@@ -74,7 +74,7 @@ int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, size_t head, unsigned 
         if (rc == RT_OK) check_soft(n, p);
         else if (rc != RT_ENOTCONN) rt_driver_kick(n, p);
     }
-    rt_engine_gathered(&n->control->engine);
+    rt_driver_gathered(n, p);
     return 1;
 }
 

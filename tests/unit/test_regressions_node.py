@@ -193,9 +193,12 @@ def test_threads_that_stop_a_node_together(bare: dict[str, Any]) -> None:
         assert not node.running
 
 
-async def test_what_was_gathered_leaves_while_the_loop_is_blocked(bare: dict[str, Any]) -> None:
+@pytest.mark.parametrize("driven", ["auto", "thread", "threads"])
+async def test_what_was_gathered_leaves_while_the_loop_is_blocked(
+    bare: dict[str, Any], driven: str
+) -> None:
     """The end of the loop's turn, when it would be written, does not come."""
-    async with Node(new_name("a"), **bare) as a:
+    async with Node(new_name("a"), **run_by(driven), **bare) as a:
         with Node(new_name("b"), engine="thread", **bare) as b:
             box = b.mailbox("box")
             await a.connect(b.name, host="127.0.0.1", port=b.port)
