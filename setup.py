@@ -6,13 +6,20 @@ Switches for work on router itself, read from the environment:
     ROUTER_SANITIZE=...     address,undefined or thread
     ROUTER_COVERAGE=1       counters for gcov
     ROUTER_WERROR=1         a warning in csrc is an error
+
+and one for who packs it:
+
+    ROUTER_NO_URING=1       without io_uring, though liburing is here
 """
 
 import hashlib
 import os
 import platform
+import shlex
+import subprocess
 import sys
 import sysconfig
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from pathlib import Path
@@ -45,13 +52,54 @@ def switched_on(name: str) -> bool:
     return os.environ.get(name, "") not in ("", "0")
 
 
+# What csrc/net/poller_uring.c needs, as a part of a shared object.
+USES_LIBURING = """
+#include <liburing.h>
+int poll(struct io_uring *r, struct io_uring_sqe *e, struct io_uring_params *p);
+int poll(struct io_uring *r, struct io_uring_sqe *e, struct io_uring_params *p) {
+    p->flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
+    io_uring_prep_cancel64(e, 1, 0);
+    io_uring_sqe_set_data64(e, 1);
+    return io_uring_queue_init_params(1, r, p) + io_uring_submit_and_wait_timeout(r, 0, 1, 0, 0);
+}
+"""
+
+
+def liburing() -> list[str]:
+    """What the linker is told to find it; nothing where it is not, or is older than 2.3.
+
+    The static library where there is one: then no machine that router is copied to needs it.
+    """
+    if switched_on("ROUTER_NO_URING"):
+        return []
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "uses.c")
+        source.write_text(USES_LIBURING)
+        strict = ["-Werror=implicit-function-declaration", "-Wl,-z,defs"]
+        make = [*compiler, *strict, "-shared", "-fPIC", "uses.c", "-o", "uses.so"]
+        for library in (["-l:liburing.a", "-Wl,--exclude-libs,liburing.a"], ["-luring"]):
+            try:
+                done = subprocess.run([*make, *library], cwd=folder, capture_output=True)
+            except OSError:  # no compiler: the build will say so
+                return []
+            if done.returncode == 0:
+                return library
+    return []
+
+
+if __name__ == "__main__":
+    refuse_where_it_cannot_work()
+
 DEBUG = switched_on("ROUTER_DEBUG")
 SANITIZE = os.environ.get("ROUTER_SANITIZE", "")
 COVERAGE = switched_on("ROUTER_COVERAGE")
+URING = liburing()
 
 # Python's own flags come first on the command line, so these have the last word.
 COMPILE = ["-std=gnu11", "-fvisibility=hidden", "-pthread"]
 COMPILE += ["-O0", "-g", "-DRT_DEBUG", "-UNDEBUG"] if DEBUG else ["-O2"]
+COMPILE += ["-DRT_HAVE_LIBURING"] if URING else []
 LINK = ["-pthread"]
 if SANITIZE:
     COMPILE += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
@@ -69,6 +117,7 @@ VARIANT = "-".join(
     + (["debug"] if DEBUG else [])
     + ([SANITIZE.replace(",", "+")] if SANITIZE else [])
     + (["coverage"] if COVERAGE else [])
+    + (["uring"] if URING else [])
 )
 
 C_FILES = sorted(glob("csrc/**/*.c", root_dir=ROOT, recursive=True))
@@ -80,7 +129,7 @@ CORE = Extension(
     include_dirs=["csrc"],
     libraries=["z"],
     extra_compile_args=COMPILE,
-    extra_link_args=LINK,
+    extra_link_args=[*LINK, *URING],
 )
 
 
@@ -158,5 +207,5 @@ class BuildCore(build_ext):
         self.compiler.compile = compile_parallel
 
 
-refuse_where_it_cannot_work()
-setup(ext_modules=[CORE], cmdclass={"build_ext": BuildCore})
+if __name__ == "__main__":
+    setup(ext_modules=[CORE], cmdclass={"build_ext": BuildCore})

@@ -1,9 +1,13 @@
-/* Purpose: readiness of file descriptors, behind one interface (epoll now).
+/* Purpose: readiness of file descriptors, behind one interface: epoll, or io_uring
+ * where it was built in and the kernel permits it.
  * Ownership: a source is embedded in its owner, which removes it before it
  * closes the descriptor or frees the memory.
- * Threads: one driver at a time (the engine's drive lock); rt_poller_fd may be
- * watched by anybody: it is readable while a source is ready.
- * Errors: RT_ESYS, RT_ENOMEM; RT_EFORK after rt_poller_after_fork. */
+ * Threads: one driver at a time (the engine's drive lock). With io_uring one thread
+ * alone may wait, the first that does; whoever holds the lock may do the rest, and
+ * it takes effect when that thread waits next. rt_poller_fd may be watched by
+ * anybody: it is readable while a source is ready (epoll alone).
+ * Errors: RT_ESYS, RT_ENOMEM; RT_EFORK after rt_poller_after_fork. A descriptor that
+ * cannot be watched: epoll's add says so, io_uring gives its source RT_HANGUP. */
 #ifndef RT_NET_POLLER_H
 #define RT_NET_POLLER_H
 
@@ -17,15 +21,22 @@ typedef struct rt_source rt_source;
 struct rt_source {
     int fd;                /* -1 when not in a poller */
     uint32_t interest;
+    uint32_t slot;         /* the poller's */
     void (*ready)(rt_source *s, uint32_t events);
 };
 
+enum rt_poller_kind { RT_POLLER_EPOLL, RT_POLLER_URING };
+
 typedef struct rt_poller rt_poller;
 
-int rt_poller_new(rt_poller **out);
+/* RT_OK, or why there can be no such poller: RT_EINVAL, this build has none; RT_ESYS, the
+ * kernel refuses (EPERM), has none (ENOSYS), or is older than what is needed (EINVAL). */
+int rt_poller_usable(enum rt_poller_kind kind);
+int rt_poller_new(rt_poller **out, enum rt_poller_kind kind); /* errors: as of rt_poller_usable */
 void rt_poller_free(rt_poller *p);
 int rt_poller_fd(const rt_poller *p);
-/* Level-triggered. interest may be 0 (only hang-ups). */
+/* Level-triggered. interest may be 0 (only hang-ups). The descriptor does not block: what
+ * an event says may be over by the time it is given. */
 int rt_poller_add(rt_poller *p, rt_source *s, int fd, uint32_t interest);
 int rt_poller_modify(rt_poller *p, rt_source *s, uint32_t interest); /* no call when unchanged */
 /* Safe inside a ready callback, also for other sources of the same batch:
@@ -37,6 +48,9 @@ void rt_poller_remove(rt_poller *p, rt_source *s);
  * from a ready callback. Of events that an earlier callback of the batch has
  * lost interest in, none is given. */
 int rt_poller_wait(rt_poller *p, uint64_t timeout_ns, int max);
+/* By the thread that waited, when it will not wait again: the kernel lets go of the
+ * descriptors, so that closing them afterwards closes them, whoever does it. */
+void rt_poller_leave(rt_poller *p);
 /* In the child of a fork, before its sources are removed: closes the descriptor,
  * touches nothing shared; removing a source is then a matter of memory alone. */
 void rt_poller_after_fork(rt_poller *p);

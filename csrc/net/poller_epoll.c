@@ -1,5 +1,5 @@
 #define _GNU_SOURCE /* ppoll */
-#include "net/poller.h"
+#include "net/poller_ops.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -12,12 +12,15 @@
 
 enum { BATCH_MAX = 256 };
 
-struct rt_poller {
+typedef struct poller {
+    rt_poller base;
     int fd;                 /* -1 in the child of a fork */
     int at, count;          /* the part of the batch that still waits is [at, count) */
     bool waiting;
     struct epoll_event batch[BATCH_MAX];
-};
+} poller;
+
+static poller *of(rt_poller *p) { return RT_CONTAINER_OF(p, poller, base); }
 
 static uint32_t to_epoll(uint32_t interest)
 {
@@ -30,32 +33,17 @@ static uint32_t from_epoll(uint32_t events)
            ((events & (EPOLLERR | EPOLLHUP)) ? RT_HANGUP : 0u);
 }
 
-int rt_poller_new(rt_poller **out)
+static void epoll_free(rt_poller *base)
 {
-    rt_poller *p = rt_calloc(1, sizeof *p);
-    if (!p) return RT_ENOMEM;
-    p->fd = epoll_create1(EPOLL_CLOEXEC);
-    if (p->fd < 0) {
-        int sys = errno;
-        rt_free(p);
-        errno = sys;
-        return RT_ESYS;
-    }
-    *out = p;
-    return RT_OK;
-}
-
-void rt_poller_free(rt_poller *p)
-{
-    if (!p) return;
+    poller *p = of(base);
     RT_ASSERT(!p->waiting);
     if (p->fd >= 0) close(p->fd);
     rt_free(p);
 }
 
-int rt_poller_fd(const rt_poller *p) { return p->fd; }
+static int epoll_fd(const rt_poller *base) { return of((rt_poller *)base)->fd; }
 
-static int control(rt_poller *p, int op, int fd, rt_source *s, uint32_t interest)
+static int control(poller *p, int op, int fd, rt_source *s, uint32_t interest)
 {
     struct epoll_event e = {.events = to_epoll(interest), .data.ptr = s};
     if (p->fd < 0) return RT_EFORK;
@@ -63,40 +51,28 @@ static int control(rt_poller *p, int op, int fd, rt_source *s, uint32_t interest
     return errno == ENOMEM ? RT_ENOMEM : RT_ESYS;
 }
 
-int rt_poller_add(rt_poller *p, rt_source *s, int fd, uint32_t interest)
+static int epoll_add(rt_poller *p, rt_source *s, int fd, uint32_t interest)
 {
-    RT_ASSERT(s->fd < 0);
-    int rc = control(p, EPOLL_CTL_ADD, fd, s, interest);
-    if (rc < 0) return rc;
-    s->fd = fd;
-    s->interest = interest;
-    return RT_OK;
+    return control(of(p), EPOLL_CTL_ADD, fd, s, interest);
 }
 
-int rt_poller_modify(rt_poller *p, rt_source *s, uint32_t interest)
+static int epoll_modify(rt_poller *p, rt_source *s, uint32_t interest)
 {
-    RT_ASSERT(s->fd >= 0);
-    if (s->interest == interest) return RT_OK;
-    int rc = control(p, EPOLL_CTL_MOD, s->fd, s, interest);
-    if (rc < 0) return rc;
-    s->interest = interest;
-    return RT_OK;
+    return control(of(p), EPOLL_CTL_MOD, s->fd, s, interest);
 }
 
-void rt_poller_remove(rt_poller *p, rt_source *s)
+static void epoll_remove(rt_poller *base, rt_source *s)
 {
-    if (s->fd < 0) return;
+    poller *p = of(base);
     /* A forked child shares the epoll set with its parent: control refuses. */
     (void)control(p, EPOLL_CTL_DEL, s->fd, s, 0);
-    s->fd = -1;
-    s->interest = 0;
     for (int i = p->at; i < p->count; i++)
         if (p->batch[i].data.ptr == s) p->batch[i].data.ptr = NULL;
 }
 
 /* epoll counts milliseconds. Longer waits are cut to whole ones, so that the
  * promise "at most" holds; below one millisecond ppoll does the waiting. */
-static int fetch(rt_poller *p, uint64_t timeout_ns, int max)
+static int fetch(poller *p, uint64_t timeout_ns, int max)
 {
     int ms = 0;
     if (timeout_ns == UINT64_MAX) {
@@ -113,10 +89,11 @@ static int fetch(rt_poller *p, uint64_t timeout_ns, int max)
     return epoll_wait(p->fd, p->batch, max < BATCH_MAX ? max : BATCH_MAX, ms);
 }
 
-int rt_poller_wait(rt_poller *p, uint64_t timeout_ns, int max)
+static int epoll_give(rt_poller *base, uint64_t timeout_ns, int max)
 {
+    poller *p = of(base);
     int called = 0;
-    RT_ASSERT(max > 0 && !p->waiting);
+    RT_ASSERT(!p->waiting);
     if (p->fd < 0) return RT_EFORK;
     int n = fetch(p, timeout_ns, max);
     if (n < 0) return errno == EINTR ? 0 : RT_ESYS;
@@ -138,10 +115,41 @@ int rt_poller_wait(rt_poller *p, uint64_t timeout_ns, int max)
     return called;
 }
 
-void rt_poller_after_fork(rt_poller *p)
+/* The set knows no threads. */
+static void epoll_leave(rt_poller *p) { (void)p; }
+
+static void epoll_after_fork(rt_poller *base)
 {
+    poller *p = of(base);
     if (p->fd >= 0) close(p->fd);
     p->fd = -1;
     p->at = p->count = 0;
     p->waiting = false;
+}
+
+static const rt_poller_ops epoll_ops = {
+    .free = epoll_free,
+    .fd = epoll_fd,
+    .add = epoll_add,
+    .modify = epoll_modify,
+    .remove = epoll_remove,
+    .wait = epoll_give,
+    .leave = epoll_leave,
+    .after_fork = epoll_after_fork,
+};
+
+int rt_poller_epoll_new(rt_poller **out)
+{
+    poller *p = rt_calloc(1, sizeof *p);
+    if (!p) return RT_ENOMEM;
+    p->base.ops = &epoll_ops;
+    p->fd = epoll_create1(EPOLL_CLOEXEC);
+    if (p->fd < 0) {
+        int sys = errno;
+        rt_free(p);
+        errno = sys;
+        return RT_ESYS;
+    }
+    *out = &p->base;
+    return RT_OK;
 }

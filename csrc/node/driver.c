@@ -305,12 +305,12 @@ static bool waiting(rt_engine *e)
     return rt_driver_dirty(RT_CONTAINER_OF(e, rt_driver, engine)) > 0;
 }
 
-int rt_driver_init(rt_driver *d, rt_node *n, enum rt_engine_mode mode)
+int rt_driver_init(rt_driver *d, rt_node *n, enum rt_engine_mode mode, enum rt_poller_kind poller)
 {
     d->node = n;
     if (pthread_mutex_init(&d->lock, NULL) != 0) return RT_ENOMEM;
     rt_inbound_init(&d->inbound, &n->route);
-    int rc = rt_engine_init(&d->engine, mode, turn);
+    int rc = rt_engine_init(&d->engine, mode, poller, turn);
     if (rc < 0) pthread_mutex_destroy(&d->lock);
     d->engine.waiting = waiting;
     return rc;

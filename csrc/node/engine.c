@@ -43,8 +43,10 @@ void rt_engine_gathered(rt_engine *e)
 
 int rt_engine_fd(const rt_engine *e) { return rt_poller_fd(e->poller); }
 
-int rt_engine_init(rt_engine *e, enum rt_engine_mode mode, void (*turn)(rt_engine *e))
+int rt_engine_init(rt_engine *e, enum rt_engine_mode mode, enum rt_poller_kind poller,
+                   void (*turn)(rt_engine *e))
 {
+    if (poller == RT_POLLER_URING && mode != RT_ENGINE_THREAD) return RT_EINVAL;
     memset(e, 0, sizeof *e);
     e->mode = mode;
     e->turn = turn;
@@ -53,7 +55,7 @@ int rt_engine_init(rt_engine *e, enum rt_engine_mode mode, void (*turn)(rt_engin
     int rc = pthread_mutex_init(&e->drive, NULL) == 0 ? RT_OK : RT_ENOMEM;
     if (rc < 0) return rc;
     e->read_buffer = rt_malloc(RT_READ_BUFFER_BYTES);
-    rc = e->read_buffer ? rt_poller_new(&e->poller) : RT_ENOMEM;
+    rc = e->read_buffer ? rt_poller_new(&e->poller, poller) : RT_ENOMEM;
     if (rc == RT_OK) rc = rt_timers_new(&e->timers, e->poller);
     if (rc == RT_OK) rc = rt_resolver_new(&e->resolver, e->poller);
     if (rc < 0) goto fail;
@@ -203,6 +205,9 @@ static void *engine_main(void *arg)
         pthread_mutex_unlock(&e->drive);
         if (gathered && n == 0) left_over(e);
     }
+    pthread_mutex_lock(&e->drive);
+    rt_poller_leave(e->poller);
+    pthread_mutex_unlock(&e->drive);
     return NULL;
 }
 

@@ -54,7 +54,9 @@ struct rt_engine {
     bool (*waiting)(rt_engine *e);
 };
 
-int rt_engine_init(rt_engine *e, enum rt_engine_mode mode, void (*turn)(rt_engine *e));
+/* RT_POLLER_URING is for RT_ENGINE_THREAD, where one thread alone waits: RT_EINVAL. */
+int rt_engine_init(rt_engine *e, enum rt_engine_mode mode, enum rt_poller_kind poller,
+                   void (*turn)(rt_engine *e));
 int rt_engine_start(rt_engine *e);          /* starts the own thread, if the mode has one */
 /* Ends the own thread. Afterwards the caller alone may drive and tear down,
  * holding the drive lock through rt_engine_enter. */

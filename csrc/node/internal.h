@@ -141,7 +141,7 @@ struct rt_node {
 };
 
 /* driver.c; any thread where no driver is said */
-int rt_driver_init(rt_driver *d, rt_node *n, enum rt_engine_mode mode);
+int rt_driver_init(rt_driver *d, rt_node *n, enum rt_engine_mode mode, enum rt_poller_kind poller);
 void rt_driver_fini(rt_driver *d);
 /* Remembers that the peer's queue, into which something was put, wants writing; RT_ENOMEM. */
 int rt_driver_mark(rt_node *n, rt_peer *p);

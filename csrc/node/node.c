@@ -310,7 +310,8 @@ int rt_node_new(const rt_node_config *config, rt_node **out)
     if (rc == RT_OK) n->drivers = n->control = rt_calloc(config->threads, sizeof *n->drivers);
     if (rc == RT_OK && !n->drivers) rc = RT_ENOMEM;
     while (rc == RT_OK && n->drivers_n < config->threads) {
-        rc = rt_driver_init(&n->drivers[n->drivers_n], n, (enum rt_engine_mode)config->engine);
+        rc = rt_driver_init(&n->drivers[n->drivers_n], n, (enum rt_engine_mode)config->engine,
+                            (enum rt_poller_kind)config->poller);
         if (rc == RT_OK) n->drivers_n++;
     }
     if (rc < 0) goto fail;

@@ -27,6 +27,7 @@ typedef struct rt_node_config {
     bool hidden, relay;
     int engine;                  /* enum rt_engine_mode */
     uint32_t threads;            /* 1, or with RT_ENGINE_THREAD up to RT_NODE_THREADS_MAX */
+    int poller;                  /* enum rt_poller_kind; io_uring for RT_ENGINE_THREAD alone */
     int epmd;                    /* enum rt_epmd_mode */
     uint16_t epmd_port;
     bool epmd_any;               /* the embedded port mapper listens on all addresses */

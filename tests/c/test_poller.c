@@ -1,8 +1,11 @@
-/* needs: net */
+/* needs: net, and liburing where it is */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/timerfd.h>
@@ -12,6 +15,7 @@
 #include "sockets.h"
 
 static int control_calls;
+static enum rt_poller_kind kind;
 
 /* Stands in front of libc's, to count. */
 int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
@@ -60,7 +64,7 @@ static void close_probe(probe *p)
 static rt_poller *new_poller(void)
 {
     rt_poller *p = NULL;
-    if (!CHECK(rt_poller_new(&p) == RT_OK)) abort();
+    if (!CHECK(rt_poller_new(&p, kind) == RT_OK)) abort();
     return p;
 }
 
@@ -102,13 +106,14 @@ static void test_unchanged_interest_costs_no_call(void)
     rt_poller *p = new_poller();
     probe a;
     control_calls = 0;
+    int each = kind == RT_POLLER_EPOLL; /* io_uring needs none at all */
     open_probe(&a, p, RT_READABLE);
-    CHECK_INT(control_calls, 1);
+    CHECK_INT(control_calls, each);
     CHECK_INT(rt_poller_modify(p, &a.source, RT_READABLE), RT_OK);
-    CHECK_INT(control_calls, 1);
+    CHECK_INT(control_calls, each);
     CHECK_INT(rt_poller_modify(p, &a.source, 0), RT_OK);
     CHECK_INT(rt_poller_modify(p, &a.source, 0), RT_OK);
-    CHECK_INT(control_calls, 2);
+    CHECK_INT(control_calls, 2 * each);
     close_probe(&a);
     rt_poller_free(p);
 }
@@ -272,6 +277,7 @@ static void test_at_most_max(void)
 
 static void test_nested(void)
 {
+    if (kind != RT_POLLER_EPOLL) return; /* only epoll's descriptor is watched by anybody */
     rt_poller *p = new_poller();
     probe a;
     struct epoll_event e = {.events = EPOLLIN}, got;
@@ -343,17 +349,25 @@ static void test_a_signal_counts_as_none(void)
 static void test_errors(void)
 {
     int fds = open_fds();
-    rt_poller *p = NULL, *q = new_poller();
-    rt_source s = {.fd = -1, .ready = seen};
-    probe a;
+    rt_poller *p = NULL;
     rt_alloc_fail_after(0);
-    CHECK_INT(rt_poller_new(&p), RT_ENOMEM);
+    CHECK_INT(rt_poller_new(&p, kind), RT_ENOMEM);
     rlim_t before = no_more_fds();
-    int rc = rt_poller_new(&p), sys = errno;
+    int rc = rt_poller_new(&p, kind), sys = errno;
     let_fds(before);
     CHECK_INT(rc, RT_ESYS);
     CHECK_INT(sys, EMFILE);
     CHECK(p == NULL);
+    CHECK_INT(open_fds(), fds);
+}
+
+static void test_errors_of_epoll(void)
+{
+    if (kind != RT_POLLER_EPOLL) return;
+    int fds = open_fds();
+    rt_poller *q = new_poller();
+    rt_source s = {.fd = -1, .ready = seen};
+    probe a;
     CHECK_INT(rt_poller_add(q, &s, 1000000, RT_READABLE), RT_ESYS);
     CHECK_INT(errno, EBADF);
     CHECK_INT(s.fd, -1);
@@ -368,6 +382,214 @@ static void test_errors(void)
     close_probe(&a);
     rt_poller_free(q);
     CHECK_INT(open_fds(), fds);
+}
+
+static void test_errors_of_io_uring(void)
+{
+    if (kind != RT_POLLER_URING) return;
+    rt_poller *p = new_poller();
+    probe a = {.source = {.fd = -1, .ready = seen}};
+    CHECK_INT(rt_poller_add(p, &a.source, 1000000, RT_READABLE), RT_OK);
+    CHECK_INT(rt_poller_wait(p, UINT64_MAX, 10), 1);
+    CHECK_INT(a.events, RT_HANGUP);
+    rt_poller_remove(p, &a.source);
+    /* Each of the three arrays that grow. */
+    for (int k = 0; k < 3; k++) {
+        rt_poller *q = new_poller();
+        rt_alloc_fail_after(k);
+        CHECK_INT(rt_poller_add(q, &a.source, 0, RT_READABLE), RT_ENOMEM);
+        rt_alloc_fail_after(-1);
+        CHECK_INT(a.source.fd, -1);
+        rt_poller_free(q);
+    }
+    rt_poller_free(p);
+}
+
+static bool at_end(int fd)
+{
+    struct pollfd f = {.fd = fd, .events = POLLIN};
+    return poll(&f, 1, 0) == 1 && f.revents & POLLHUP;
+}
+
+static void test_what_was_removed_is_let_go_of(void)
+{
+    rt_poller *p = new_poller();
+    probe a;
+    for (int ready = 0; ready < 2; ready++) {
+        open_probe(&a, p, RT_READABLE);
+        if (ready) put_byte(a.fd[1]);
+        CHECK_INT(rt_poller_wait(p, 0, 10), ready);
+        CHECK_INT(rt_poller_wait(p, 0, 10), ready);
+        rt_poller_remove(p, &a.source);
+        close(a.fd[0]);
+        CHECK_INT(rt_poller_wait(p, 0, 10), 0);
+        CHECK(at_end(a.fd[1]));
+        close(a.fd[1]);
+    }
+    rt_poller_free(p);
+}
+
+static void *wait_and_leave(void *arg)
+{
+    CHECK_INT(rt_poller_wait(arg, PATIENCE, 100), 1);
+    rt_poller_leave(arg);
+    return NULL;
+}
+
+static void test_after_the_thread_has_left(void)
+{
+    rt_poller *p = new_poller();
+    pthread_t thread;
+    probe a, b;
+    open_probe(&a, p, RT_READABLE); /* before there is a thread, as an engine does */
+    open_probe(&b, p, RT_READABLE);
+    put_byte(b.fd[1]);
+    if (pthread_create(&thread, NULL, wait_and_leave, p) != 0) abort();
+    pthread_join(thread, NULL);
+    CHECK_INT(a.calls, 0);
+    CHECK_INT(b.calls, 1);
+    CHECK_INT(rt_poller_modify(p, &b.source, RT_WRITABLE), RT_OK);
+    rt_poller_remove(p, &a.source);
+    close(a.fd[0]);
+    CHECK(at_end(a.fd[1]));
+    close(a.fd[1]);
+    close_probe(&b);
+    rt_poller_free(p);
+}
+
+static uint64_t cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * RT_SEC + (uint64_t)t.tv_nsec;
+}
+
+/* That the peer has sent its last is no event for who does not read, nor one to be
+ * told of again and again. */
+static void test_half_closed(void)
+{
+    rt_poller *p = new_poller();
+    probe a;
+    open_probe(&a, p, 0);
+    shutdown(a.fd[1], SHUT_WR);
+    uint64_t before = cpu_ns();
+    CHECK_INT(rt_poller_wait(p, 100 * RT_MS, 10), 0);
+    CHECK(cpu_ns() - before < 50 * RT_MS);
+    CHECK_INT(rt_poller_modify(p, &a.source, RT_WRITABLE), RT_OK);
+    for (int i = 0; i < 3; i++) {
+        a.events = 0;
+        CHECK_INT(rt_poller_wait(p, UINT64_MAX, 10), 1);
+        CHECK_INT(a.events, RT_WRITABLE);
+    }
+    CHECK_INT(rt_poller_modify(p, &a.source, RT_READABLE), RT_OK);
+    for (int i = 0; i < 3; i++) {
+        CHECK_INT(rt_poller_wait(p, UINT64_MAX, 10), 1);
+        CHECK_INT(a.events, RT_READABLE);
+    }
+    CHECK_INT(rt_poller_modify(p, &a.source, 0), RT_OK);
+    CHECK_INT(rt_poller_wait(p, 0, 10), 0);
+    CHECK_INT(rt_poller_wait(p, 0, 10), 0);
+    close(a.fd[1]);
+    a.fd[1] = -1;
+    CHECK_INT(rt_poller_wait(p, UINT64_MAX, 10), 1);
+    CHECK_INT(a.events, RT_HANGUP);
+    close_probe(&a);
+    rt_poller_free(p);
+}
+
+/* More than io_uring's queues hold. */
+#define CROWD 3000
+static probe crowd[CROWD];
+
+static void empty(probe *p)
+{
+    uint64_t n;
+    if (read(p->fd[0], &n, sizeof n) != sizeof n) abort();
+}
+
+static void test_a_crowd(void)
+{
+    struct rlimit before, room;
+    if (getrlimit(RLIMIT_NOFILE, &before) < 0) abort();
+    room = (struct rlimit){before.rlim_max, before.rlim_max};
+    if (!CHECK(room.rlim_max > CROWD + 100) || setrlimit(RLIMIT_NOFILE, &room) < 0) return;
+    rt_poller *p = new_poller();
+    for (int i = 0; i < CROWD; i++) {
+        int fd = eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC);
+        crowd[i] = (probe){.source = {.fd = -1, .ready = seen}, .fd = {fd, -1}, .then = empty};
+        crowd[i].poller = p;
+        CHECK_INT(rt_poller_add(p, &crowd[i].source, fd, RT_READABLE), RT_OK);
+    }
+    for (int round = 1; round <= 3; round++) {
+        int called = 0, n;
+        while (called < CROWD && (n = rt_poller_wait(p, PATIENCE, 256)) > 0) called += n;
+        CHECK_INT(called, CROWD);
+        CHECK_INT(rt_poller_wait(p, 0, 256), 0);
+        for (int i = 0; i < CROWD; i++) {
+            uint64_t one = 1;
+            CHECK_INT(crowd[i].calls, round);
+            if (write(crowd[i].fd[0], &one, sizeof one) != sizeof one) abort();
+        }
+    }
+    for (int i = 0; i < CROWD; i++) close_probe(&crowd[i]);
+    CHECK_INT(rt_poller_wait(p, 0, 256), 0);
+    rt_poller_free(p);
+    setrlimit(RLIMIT_NOFILE, &before);
+}
+
+static uint32_t truth(const probe *p)
+{
+    struct pollfd f = {.fd = p->fd[0]};
+    if (p->source.interest & RT_READABLE) f.events |= POLLIN;
+    if (p->source.interest & RT_WRITABLE) f.events |= POLLOUT;
+    if (poll(&f, 1, 0) < 0) abort();
+    return (f.revents & POLLIN ? RT_READABLE : 0) | (f.revents & POLLOUT ? RT_WRITABLE : 0) |
+           (f.revents & (POLLHUP | POLLERR) ? RT_HANGUP : 0);
+}
+
+static void at_random(rt_poller *p, probe *a, uint64_t r)
+{
+    char c;
+    switch (r >> 8 & 7) {
+    case 0:
+        close_probe(a);
+        open_probe(a, p, r >> 16 & 3);
+        break;
+    case 1:
+        (void)!write(a->fd[r >> 16 & 1], "x", 1);
+        break;
+    case 2: (void)!read(a->fd[r >> 16 & 1], &c, 1); break;
+    case 3: shutdown(a->fd[1], r >> 16 & 1 ? SHUT_WR : SHUT_RDWR); break;
+    default: CHECK_INT(rt_poller_modify(p, &a->source, r >> 16 & 3), RT_OK);
+    }
+}
+
+/* Whatever happened since: what is ready is called, with what it is ready for. io_uring may
+ * also tell what was so and was taken back before anybody waited. */
+static void test_at_random(void)
+{
+    rt_poller *p = new_poller();
+    uint64_t state = 1;
+    signal(SIGPIPE, SIG_IGN);
+    for (int i = 0; i < MANY; i++) open_probe(&many[i], p, RT_READABLE);
+    for (int round = 0; round < 3000; round++) {
+        for (uint64_t r = next_random(&state), k = r >> 60; k > 0; k--) {
+            r = next_random(&state);
+            at_random(p, &many[r % MANY], r);
+        }
+        uint32_t want[MANY];
+        for (int i = 0; i < MANY; i++) {
+            want[i] = truth(&many[i]);
+            many[i].events = 0;
+        }
+        CHECK(rt_poller_wait(p, 0, 1000) >= 0);
+        for (int i = 0; i < MANY; i++) {
+            uint32_t over = kind == RT_POLLER_URING ? many[i].source.interest | RT_HANGUP : 0;
+            CHECK_INT(many[i].events & ~(over & ~want[i]), want[i]);
+        }
+    }
+    close_many();
+    rt_poller_free(p);
 }
 
 static void in_the_child(void *arg)
@@ -396,7 +618,30 @@ static void test_fork(void)
     rt_poller_free(p);
 }
 
-TESTS(test_events, test_unchanged_interest_costs_no_call, test_removed_in_a_batch,
-      test_the_rest_of_a_batch_is_called, test_a_source_used_again_in_a_batch,
-      test_a_source_freed_in_a_batch, test_interest_lost_in_a_batch, test_at_most_max, test_nested,
-      test_timeout, test_a_signal_counts_as_none, test_errors, test_fork)
+static void with_epoll(void)
+{
+    kind = RT_POLLER_EPOLL;
+    CHECK_INT(rt_poller_usable(kind), RT_OK);
+}
+
+static void with_io_uring(void)
+{
+    int rc = rt_poller_usable(RT_POLLER_URING);
+#ifdef RT_HAVE_LIBURING
+    CHECK(rc == RT_OK || rc == RT_ESYS);
+#else
+    CHECK_INT(rc, RT_EINVAL);
+#endif
+    if (rc == RT_OK) kind = RT_POLLER_URING;
+    else printf("io_uring is not here (%s): epoll once more\n", rt_err_text(rc));
+}
+
+#define ALL                                                                                     \
+    test_events, test_unchanged_interest_costs_no_call, test_removed_in_a_batch,                \
+        test_the_rest_of_a_batch_is_called, test_a_source_used_again_in_a_batch,                \
+        test_a_source_freed_in_a_batch, test_interest_lost_in_a_batch, test_at_most_max,        \
+        test_nested, test_timeout, test_a_signal_counts_as_none, test_errors,                   \
+        test_errors_of_epoll, test_errors_of_io_uring, test_what_was_removed_is_let_go_of,      \
+        test_after_the_thread_has_left, test_half_closed, test_a_crowd, test_at_random, test_fork
+
+TESTS(with_epoll, ALL, with_io_uring, ALL)

@@ -199,7 +199,7 @@ static void begin(void)
     live_before = rt_alloc_live();
     /* The sanitizer starts a thread of its own with our first: not counted. */
     threads_before = threads_now();
-    if (!CHECK(rt_poller_new(&poller) == RT_OK)) abort();
+    if (!CHECK(rt_poller_new(&poller, RT_POLLER_EPOLL) == RT_OK)) abort();
     if (!CHECK(rt_resolver_new(&resolver, poller) == RT_OK)) abort();
 }
 

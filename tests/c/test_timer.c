@@ -30,7 +30,7 @@ static rt_timers *new_timers(void)
 {
     rt_timers *t = NULL;
     poller = NULL;
-    if (!CHECK(rt_poller_new(&poller) == RT_OK)) abort();
+    if (!CHECK(rt_poller_new(&poller, RT_POLLER_EPOLL) == RT_OK)) abort();
     if (!CHECK(rt_timers_new(&t, poller) == RT_OK)) abort();
     return t;
 }

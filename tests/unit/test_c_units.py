@@ -2,13 +2,15 @@
 
 The first line of a test may hold a comment with words for this file:
 ``/* threads */`` adds a run under the thread sanitizer, ``/* needs: net route */``
-links those folders of csrc as well as the usual ones.
+links those folders of csrc as well as the usual ones; ``liburing`` adds a run of what is
+built without it. The others are built with it where it is installed.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -26,11 +28,14 @@ FLAGS = [
     *["-std=gnu11", "-g", "-O1", "-DRT_DEBUG", "-DRT_TEST_ALLOC"],
     *["-Wall", "-Wextra", "-Werror", f"-I{CSRC}"],
 ]
-LIBRARIES = ["-lz", "-lpthread", "-lm"]
+LIBURING = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")["URING"]
+LIBRARIES = [*LIBURING, "-lz", "-lpthread", "-lm"]
+URING = ["-DRT_HAVE_LIBURING"] if LIBURING else []
 VARIANTS = {
-    "plain": [],
-    "asan": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
-    "tsan": ["-fsanitize=thread"],
+    "plain": URING,
+    "asan": [*URING, "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "tsan": [*URING, "-fsanitize=thread"],
+    "bare": [],
 }
 RUN_SECONDS_MAX = 300
 
@@ -42,6 +47,7 @@ class CTest:
     source: Path
     needs: tuple[str, ...]
     threads: bool
+    liburing: bool
 
     @classmethod
     def of(cls, source: Path) -> CTest:
@@ -51,10 +57,12 @@ class CTest:
             words = ""
         needs = re.search(r"needs:([\w ]*)", words)
         threads = re.search(r"\bthreads\b", words) is not None
-        return cls(source, tuple(needs[1].split()) if needs else (), threads)
+        liburing = "liburing" in words
+        return cls(source, tuple(needs[1].split()) if needs else (), threads, liburing)
 
     def variants(self) -> list[str]:
-        return ["plain", "asan", "tsan"] if self.threads else ["plain", "asan"]
+        threads = ["tsan"] if self.threads else []
+        return ["plain", "asan", *threads, *(["bare"] if self.liburing and LIBURING else [])]
 
 
 def run(command: list[str], cwd: Path = ROOT) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -179,7 +180,8 @@ def test_pip_install_in_a_fresh_venv(
 def test_a_source_of_another_time_is_compiled_again(checkout: Path, tmp_path: Path) -> None:
     """An older commit's file is older than its object, which then was kept."""
     tree = shutil.copytree(checkout, tmp_path / "tree")
-    objects = f"core-{sys.implementation.cache_tag}"
+    variant = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")["VARIANT"]
+    objects = f"core-{variant}"
     shutil.copytree(ROOT / "build" / objects, tree / "build" / objects, dirs_exist_ok=True)
     source = tree / "csrc/base/err.c"
     obj, other = (tree / f"build/{objects}/csrc/base/{name}.o" for name in ("err", "buf"))
