@@ -6,6 +6,7 @@ import os
 import socket
 from pathlib import Path
 
+from router import _core
 from router.errors import RouterError
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "listen_on",
     "name_ok",
     "numeric",
+    "poller_of",
 ]
 
 
@@ -25,6 +27,21 @@ def name_ok(name: object) -> bool:
         return False
     short, at, host = name.partition("@")
     return bool(short and at and host) and len(name) <= 255 and name.isprintable()
+
+
+def poller_of(poller: object, engine: str) -> str:
+    """Which one is meant; ValueError or OSError when it cannot be had."""
+    if poller not in ("auto", "epoll", "io_uring"):
+        raise ValueError(f"poller is 'auto', 'epoll' or 'io_uring', not {poller!r}")
+    if poller != "io_uring":
+        return "epoll"
+    if engine != "thread":
+        raise ValueError(
+            f"poller='io_uring' needs engine='thread', not {engine!r}: one thread alone owns a ring"
+        )
+    if missing := _core.poller_missing(_core.POLLERS["io_uring"]):
+        raise OSError(*missing) if missing[0] else ValueError(missing[1])
+    return "io_uring"
 
 
 def listen_on(listen: object) -> tuple[str, int] | bool | None:

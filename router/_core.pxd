@@ -257,6 +257,8 @@ cdef extern from "router.h" nogil:
         RT_ENGINE_AUTO
         RT_ENGINE_THREAD
         RT_ENGINE_INLINE
+        RT_POLLER_EPOLL
+        RT_POLLER_URING
         RT_EPMD_AUTO
         RT_EPMD_NONE
         RT_SEND_DIRECT
@@ -271,6 +273,7 @@ cdef extern from "router.h" nogil:
         bint relay
         int engine
         uint32_t threads
+        int poller
         int epmd
         uint16_t epmd_port
         bint epmd_any
@@ -288,6 +291,7 @@ cdef extern from "router.h" nogil:
         uint32_t number
     ctypedef struct rt_node:
         pass
+    int rt_poller_usable(int kind)
     int rt_node_new(const rt_node_config *config, rt_node **out)
     int rt_node_start(rt_node *n)
     void rt_node_stop(rt_node *n)

@@ -247,6 +247,7 @@ EMPTY: Final[object]
 notifiers: weakref.WeakSet[Notifier]
 ENGINES: Final[dict[str, int]]
 THREADS_MAX: Final[int]
+POLLERS: Final[dict[str, int]]
 EPMD_MODES: Final[dict[str, int]]
 OVERFLOWS: Final[dict[str | None, int]]
 EVENT_UP: Final[int]
@@ -308,6 +309,8 @@ _Stats: TypeAlias = tuple[
 ]
 _Destination: TypeAlias = Pid | Reference | str | tuple[str, str]
 
+def poller_missing(poller: int) -> tuple[int, str] | None: ...
+
 class NodeCore:
     def _open(
         self,
@@ -318,6 +321,7 @@ class NodeCore:
         relay: bool,
         engine: int,
         threads: int,
+        poller: int,
         epmd: int,
         epmd_port: int,
         epmd_any: bool,

@@ -33,6 +33,24 @@ cdef class Way:
     cdef uint8_t head[WAY_BYTES_MAX]
 
 
+def poller_missing(int poller):
+    """None, or why there is no such poller here: (errno, or 0 if it was not built in; text)."""
+    cdef int rc = rt_poller_usable(poller)
+    cdef int sys = errno if rc == RT_ESYS else _errno.ENOMEM
+    if rc == RT_OK:
+        return None
+    if rc == RT_EINVAL:
+        sys = 0
+        why = "this router was built without it: build it where liburing-dev is installed"
+    elif sys in (_errno.EPERM, _errno.EACCES):
+        why = "the system forbids it (sysctl kernel.io_uring_disabled, or a container's seccomp)"
+    elif sys in (_errno.EINVAL, _errno.ENOSYS):
+        why = "the kernel has none, or it is older than Linux 6.1"
+    else:
+        why = os.strerror(sys)
+    return sys, f"poller='io_uring' cannot be had: {why}; poller='epoll' is there always"
+
+
 cdef class NodeCore:
     """A node of the C core; router.Node is its public face."""
 
@@ -64,7 +82,8 @@ cdef class NodeCore:
         self.credit = True
 
     def _open(self, str name, bytes cookie, *, bint hidden, bint relay, int engine, int threads,
-              int epmd, int epmd_port, bint epmd_any, double net_ticktime, listen, dict limits, codec):
+              int poller, int epmd, int epmd_port, bint epmd_any, double net_ticktime, listen,
+              dict limits, codec):
         """Makes the C node. listen: (numeric host, port), or None not to listen."""
         cdef rt_node_config c
         cdef bytes raw = name.encode()
@@ -78,6 +97,7 @@ cdef class NodeCore:
         c.relay = relay
         c.engine = engine
         c.threads = threads
+        c.poller = poller
         self.inline = engine == RT_ENGINE_INLINE
         c.epmd = epmd
         c.epmd_port = epmd_port

@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Any
 
 from router import _calls, _core
-from router._arguments import cookie_bytes, epmd_port_of, listen_on, name_ok
+from router._arguments import cookie_bytes, epmd_port_of, listen_on, name_ok, poller_of
 from router._connecting import Resolver
 from router._life import LivingNode
 from router._multicast import Multicaster
@@ -55,6 +55,9 @@ class Node(LivingNode):
         computes without yielding falls out of the cluster.
     threads: how many threads of the node's own share its connections; more than one
         with `engine="thread"` only.
+    poller: what waits for the sockets: `"epoll"`; `"io_uring"`, for `engine="thread"`
+        where router was built with liburing and the kernel (Linux 6.1 or later) permits
+        it; `"auto"`: the one that measured better, epoll.
     relay: forward messages that are for other connected nodes.
     codec: an `etf.Codec` with policies for this node's terms.
     limits: a `Limits`, or a dict of those to change.
@@ -76,6 +79,7 @@ class Node(LivingNode):
         epmd_any: bool = False,
         net_ticktime: float = 60,
         engine: str = "auto",
+        poller: str = "auto",
         threads: int = 1,
         relay: bool = False,
         codec: Any = None,
@@ -86,6 +90,7 @@ class Node(LivingNode):
             raise ValueError(f"a node name is name@host, not {name!r}")
         if engine not in list(_core.ENGINES):
             raise ValueError(f"engine is 'auto', 'thread' or 'inline', not {engine!r}")
+        self._poller = poller_of(poller, engine)
         if epmd not in ("auto", "none"):
             raise ValueError(f"epmd is 'auto' or 'none', not {epmd!r}")
         if type(threads) is not int or not 1 <= threads <= _core.THREADS_MAX:
@@ -109,6 +114,7 @@ class Node(LivingNode):
             "relay": bool(relay),
             "engine": _core.ENGINES[engine],
             "threads": threads,
+            "poller": _core.POLLERS[self._poller],
             "epmd": _core.EPMD_MODES[epmd],
             "epmd_port": epmd_port_of(epmd_port),
             "epmd_any": bool(epmd_any),
@@ -128,6 +134,11 @@ class Node(LivingNode):
     def __repr__(self) -> str:
         state = "running" if self.running else "stopped" if self._used else "not started"
         return f"<Node {self._full_name} {state}>"
+
+    @property
+    def poller(self) -> str:
+        """What waits for this node's sockets: `"epoll"` or `"io_uring"`."""
+        return self._poller
 
     def _begun(self) -> None:
         super()._begun()
