@@ -19,6 +19,7 @@ from bench import (
     latency,
     local,
     machine,
+    pollers,
     registry,
     relay,
     report,
@@ -49,6 +50,7 @@ BENCHES: dict[str, tuple[str, Measure]] = {
     "fanin": ("many senders, one process", fan.fan_in),
     "fanout": ("one sender, many processes on many nodes", fan.fan_out),
     "connections": ("connect rate, memory of idle ones, many active", connections.measure),
+    "pollers": ("io_uring beside epoll", pollers.measure),
     "relay": ("pending: " + relay.PENDING, pending("relay", relay.PENDING)),
 }
 

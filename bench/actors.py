@@ -143,6 +143,7 @@ class Stage:
             "router": partial(self._router, "uvloop", "auto"),
             "router-asyncio": partial(self._router, "asyncio", "auto"),
             "router-thread": partial(self._router, "uvloop", "thread"),
+            "router-uring": partial(self._router, "uvloop", "thread", poller="io_uring"),
             "router-inline": partial(self._router, "uvloop", "inline"),
             "erlang": partial(self._erlang, ERLANG_FLAGS),
             "erlang-spinning": partial(self._erlang, ()),
@@ -208,9 +209,10 @@ class Stage:
     def _streams(self, loop: str, style: str, part: str) -> list[str]:
         return self._python("streams_actor", loop, style)
 
-    def _router(self, loop: str, engine: str, part: str) -> list[str]:
+    def _router(self, loop: str, engine: str, part: str, poller: str = "auto") -> list[str]:
         self._port_mapper()
-        return self._python("router_actor", f"py_{loop}_{engine}_{part}@127.0.0.1", loop, engine)
+        name = f"py_{loop}_{engine}_{poller}_{part}@127.0.0.1"
+        return self._python("router_actor", name, loop, engine, poller)
 
     def _erlang(self, flags: tuple[str, ...], part: str) -> list[str]:
         self._port_mapper()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import runpy
 import subprocess
 import sysconfig
 import tempfile
@@ -27,6 +28,7 @@ __all__ = [
     "lfht",
     "library",
     "packets",
+    "pollers",
 ]
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,6 +129,16 @@ def library() -> Library:
     """csrc and the programs that measure it."""
     own = [ROOT / "bench" / "c" / name for name in OURS]
     return Library(_compile("ours", [*own, *_sources()], LIBRARIES))
+
+
+@cache
+def pollers() -> Library:
+    """Both, with the liburing that the extension itself is built with."""
+    csrc = ROOT / "csrc"
+    sources = [*sorted(csrc.glob("base/*.c")), *sorted(csrc.glob("net/poller*.c"))]
+    sources.append(ROOT / "bench" / "c" / "poller.c")
+    liburing: list[str] = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")["URING"]
+    return Library(_compile("pollers", sources, ["-DRT_HAVE_LIBURING", *liburing]))
 
 
 @cache

@@ -12,6 +12,7 @@ in one line on standard output. The end of the input ends the process.
     cycle COUNT DESTINATION                 {"cycles": COUNT, "ns"}: connect and disconnect
     hold COUNT DESTINATION                  {"held": COUNT}: connections that stay
     flood EACH SIZE DESTINATION             {"sent": ...}: on every held connection
+    volley EACH SIZE DESTINATION            {"ns": ...}: round trips on all of them at once; router
 
 A command that fails answers {"error": ...}.
 

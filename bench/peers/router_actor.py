@@ -1,4 +1,4 @@
-"""router: a node in a process. Arguments: node name, loop (asyncio or uvloop), engine."""
+"""router: a node in a process. Arguments: node name, loop (asyncio or uvloop), engine, poller."""
 
 from __future__ import annotations
 
@@ -245,14 +245,29 @@ class Actor:
                 await node.drain()
         answer(sent=each)
 
+    async def volley(self, each: int, size: int, word: str) -> None:
+        dest, data = self.dest(word), payload(size)
+
+        async def trips(node: router.Node) -> None:
+            with node.mailbox() as box:
+                for i in range(each):
+                    node.send(dest, (box.pid, i, data))
+                    id_, _ = await box.receive()
+                    if id_ != i:
+                        raise Wrong(f"id {id_}, not {i}")
+
+        begin = now()
+        await asyncio.gather(*map(trips, self.crowd))
+        answer(ns=now() - begin)
+
     async def release(self) -> None:
         crowd, self.crowd = self.crowd, []
         for node in crowd:
             await node.stop()
 
 
-async def main(name: str, engine: str) -> None:
-    async with router.Node(name, cookie="bench", engine=engine) as node:
+async def main(name: str, engine: str, poller: str) -> None:
+    async with router.Node(name, cookie="bench", engine=engine, poller=poller) as node:
         actor = Actor(node)
         answer(ready=True, address=node.name)
         async for command, *words in commands():
@@ -272,4 +287,4 @@ if __name__ == "__main__":
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main(sys.argv[1], sys.argv[3]))
+        runner.run(main(*sys.argv[1:2], *sys.argv[3:5]))

@@ -324,7 +324,7 @@ def test_the_command_line_lists_every_benchmark() -> None:
     names = [line.split()[0] for line in done.stdout.splitlines()]
     assert names == [
         "core", "codec", "registry", "local", "groups", "throughput", "latency",
-        "fanin", "fanout", "connections", "relay",
+        "fanin", "fanout", "connections", "pollers", "relay",
     ]  # fmt: skip
     assert "pending" in done.stdout
 

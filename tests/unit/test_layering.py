@@ -32,6 +32,7 @@ HOMES: dict[str, set[str]] = {
     "zlib.h": {"term"},
     "sys/socket.h": {"net"},
     "sys/epoll.h": {"net"},
+    "liburing.h": {"net"},
     "sys/un.h": {"net"},
     "netdb.h": {"net"},
     "netinet/in.h": {"net"},
