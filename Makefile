@@ -18,12 +18,14 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed-$(VERSION)
 ERLANG    := tools/install-packages "tests against real nodes will be skipped" \
     erl:erlang-base elixir:elixir
+LIBURING  := tools/install-packages "router is built and tested without io_uring" \
+    liburing.h:liburing-dev
 FUZZERS   := tools/install-packages "make fuzz cannot run" \
     clang:clang clang:libclang-rt-dev
 PEERS     := tools/install-packages "a peer will be missing" \
     erl:erlang-base urcu-qsbr.h:liburcu-dev iperf3:iperf3
 
-.PHONY: build run test test-long lint bench bench-instructions figures interop-all sanitize \
+.PHONY: build liburing run test test-long lint bench bench-instructions figures interop-all sanitize \
     sanitize-thread stress models fuzz clean
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -45,12 +47,15 @@ $(INSTALLED): pyproject.toml
 run: build
 	@$(BIN)/router demo
 
-test: build
+liburing:
+	@$(LIBURING)
+
+test: liburing build
 	@$(ERLANG)
 	@$(BIN)/pytest -m "not slow" $(PYTEST_ARGS)
 
 # Everything, with fresh seeds, on every supported interpreter that is found.
-test-long: build
+test-long: liburing build
 	@$(ERLANG)
 	@for python in $$(tools/interpreters); do \
 	    version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \

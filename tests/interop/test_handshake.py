@@ -25,12 +25,15 @@ from interop.talk import (
     separated,
     watch,
 )
-from router import Atom, HandshakeError, NameTaken, Node, NodeDown, NotAllowed
+from router import Atom, HandshakeError, NameTaken, Node, NodeDown, NotAllowed, _core
+
+URING = _core.poller_missing(_core.POLLERS["io_uring"]) is None
 
 ENGINES: list[dict[str, Any]] = [
     {"engine": "auto"},
     {"engine": "thread"},
     {"engine": "thread", "threads": 3},
+    *[{"engine": "thread", "threads": 2, "poller": "io_uring"}] * URING,
     {"engine": "inline"},
 ]
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from router import Node
+from router import Node, _core
 from router.cli.common import free_port
 
 TEST_SECONDS_MAX = 60.0
@@ -62,15 +62,22 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=["auto", "thread", "threads", "inline"])
+URING = _core.poller_missing(_core.POLLERS["io_uring"]) is None
+
+
+@pytest.fixture(params=["auto", "thread", "threads", *["io_uring"] * URING, "inline"])
 def engine(request: pytest.FixtureRequest) -> str:
     """Who drives: see run_by."""
     return request.param
 
 
 def run_by(engine: str) -> dict[str, Any]:
-    """The arguments of a node that is driven so: "threads" are several."""
-    return {"engine": "thread", "threads": 3} if engine == "threads" else {"engine": engine}
+    """The arguments of a node that is driven so: "threads" are several, "io_uring" too."""
+    if engine == "threads":
+        return {"engine": "thread", "threads": 3}
+    if engine == "io_uring":
+        return {"engine": "thread", "threads": 2, "poller": "io_uring"}
+    return {"engine": engine}
 
 
 def descriptors() -> int:
