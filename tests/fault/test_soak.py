@@ -25,7 +25,7 @@ import pytest
 
 from conftest import LONG
 from fault.soak_peer import payload
-from router import Atom, BufferFull, Limits, Node, RouterError
+from router import Atom, BufferFull, Limits, Node, RouterError, _core
 from router.testing import free_port
 
 SECONDS = 600.0 if LONG else 10.0
@@ -45,6 +45,14 @@ MISHAPS = {
     "cut": ("stop", "cut", "leave"),
     "anything": ("stop", "kill", "cut", "leave"),
 }
+
+THREADS: dict[str, Any] = {"engine": "thread", "threads": 3}
+URING = _core.poller_missing(_core.POLLERS["io_uring"]) is None
+DRIVEN: list[dict[str, Any]] = [
+    {"engine": "auto"},
+    THREADS,
+    *[{**THREADS, "poller": "io_uring"}] * URING,
+]
 
 
 @pytest.fixture(autouse=True)
@@ -248,11 +256,11 @@ class Soak:
 
 
 @asynccontextmanager
-async def soaking(seed: int) -> Any:
+async def soaking(seed: int, driven: dict[str, Any]) -> Any:
     limits = Limits(queue_bytes_soft=QUEUE_BYTES_MAX // 8, queue_bytes_max=QUEUE_BYTES_MAX)
     port = free_port()
     name = f"soak_{os.getpid()}@127.0.0.1"
-    async with Node(name, cookie="secret", epmd_port=port, limits=limits) as node:
+    async with Node(name, cookie="secret", epmd_port=port, limits=limits, **driven) as node:
         soak = Soak(node, port, seed)
         try:
             yield soak
@@ -265,15 +273,16 @@ def late(trips: list[float]) -> float:
     return sorted(trips)[int(0.99 * len(trips))]
 
 
-def test_accounts_and_memory_hold() -> None:
-    asyncio.run(soak_and_judge())
+@pytest.mark.parametrize("driven", DRIVEN, ids=lambda driven: "-".join(map(str, driven.values())))
+def test_accounts_and_memory_hold(driven: dict[str, Any]) -> None:
+    asyncio.run(soak_and_judge(driven))
 
 
-async def soak_and_judge() -> None:
+async def soak_and_judge(driven: dict[str, Any]) -> None:
     seed = random.SystemRandom().randrange(1 << 32) if LONG else 20
-    async with soaking(seed) as soak:
+    async with soaking(seed, driven) as soak:
         await soak.run()
-        shown = f"seed {seed}, {soak.mishaps}"
+        shown = f"seed {seed}, {driven}, {soak.mishaps}"
         for kind, peer in soak.peers.items():
             row, said = soak.row(peer), f"{shown}: {kind} {peer.count} of {peer.accepted}"
             assert int(row["messages_out"]) == peer.accepted + peer.others, said
