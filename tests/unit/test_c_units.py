@@ -13,8 +13,9 @@ import re
 import runpy
 import shutil
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,6 @@ VARIANTS = {
 }
 RUN_SECONDS_MAX = 300
 
-Objects = Callable[[str, str], list[Path]]
-
 
 @dataclass(frozen=True)
 class CTest:
@@ -59,6 +58,10 @@ class CTest:
         threads = re.search(r"\bthreads\b", words) is not None
         liburing = "liburing" in words
         return cls(source, tuple(needs[1].split()) if needs else (), threads, liburing)
+
+    def parts(self) -> tuple[str, ...]:
+        """Folders of csrc."""
+        return tuple(dict.fromkeys((*USUAL, *self.needs)))
 
     def variants(self) -> list[str]:
         threads = ["tsan"] if self.threads else []
@@ -82,39 +85,56 @@ def run(command: list[str], cwd: Path = ROOT) -> str:
     return f"{' '.join(command)}\nexit status {done.returncode}\n{said}"
 
 
-def must_run(command: list[str]) -> None:
-    if problem := run(command):
-        pytest.fail(problem, pytrace=False)
+@dataclass
+class Workshop:
+    """Compiles and runs on all processors, in the order of the tests that will ask."""
 
+    folder: Path
+    pool: ThreadPoolExecutor
+    compiled: dict[tuple[str, str], Future[str]] = field(default_factory=dict)
+    done: dict[tuple[str, str], Future[str]] = field(default_factory=dict)
 
-@pytest.fixture(scope="session")
-def build_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("c_units")
+    def take_on(self, test: CTest, variant: str) -> None:
+        for part in test.parts():
+            if (variant, part) not in self.compiled:
+                self.compiled[variant, part] = self.pool.submit(self.compile, variant, part)
+        self.done[test.source.stem, variant] = self.pool.submit(self.build_and_run, test, variant)
 
+    def sources(self, part: str) -> list[Path]:
+        return sorted((CSRC / part).glob("*.c"))
 
-@pytest.fixture(scope="session")
-def objects(build_dir: Path) -> Objects:
-    """Give the objects of one folder of csrc in one variant, compiled once."""
-    known: dict[tuple[str, str], tuple[list[Path], str]] = {}
-
-    def compile_folder(variant: str, folder: str) -> tuple[list[Path], str]:
-        into = build_dir / variant / folder
+    def compile(self, variant: str, part: str) -> str:
+        into = self.folder / variant / part
         into.mkdir(parents=True)
-        sources = sorted((CSRC / folder).glob("*.c"))
-        command = [*CC, *FLAGS, *VARIANTS[variant], "-c", *map(str, sources)]
-        problem = run(command, into) if sources else ""
-        return [into / f"{source.stem}.o" for source in sources], problem
+        sources = [str(source) for source in self.sources(part)]
+        return run([*CC, *FLAGS, *VARIANTS[variant], "-c", *sources], into) if sources else ""
 
-    def of(variant: str, folder: str) -> list[Path]:
-        key = (variant, folder)
-        if key not in known:
-            known[key] = compile_folder(variant, folder)
-        files, problem = known[key]
-        if problem:
-            pytest.fail(problem, pytrace=False)
-        return files
+    def build_and_run(self, test: CTest, variant: str) -> str:
+        """Nothing when all went well. What is waited for here was begun before."""
+        for part in test.parts():
+            if problem := self.compiled[variant, part].result():
+                return problem
+        into = self.folder / variant
+        linked = [str(into / p / f"{s.stem}.o") for p in test.parts() for s in self.sources(p)]
+        program = str(into / test.source.stem)
+        command = [*CC, *FLAGS, *VARIANTS[variant], str(test.source), *linked, *LIBRARIES]
+        return run([*command, "-o", program]) or run([program])
 
-    return of
+
+@pytest.fixture(scope="session")
+def workshop(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workshop]:
+    """Has begun with every C test of this session."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        shop = Workshop(tmp_path_factory.mktemp("c_units"), pool)
+        for item in request.session.items:
+            if isinstance(item, pytest.Function) and item.originalname == "test_c_unit":
+                test, variant = (item.callspec.params[name] for name in ("test", "variant"))
+                assert isinstance(test, CTest) and isinstance(variant, str)
+                shop.take_on(test, variant)
+        yield shop
+        pool.shutdown(cancel_futures=True)
 
 
 def cases() -> list[object]:
@@ -131,11 +151,6 @@ def test_a_compiler_and_tests_are_there() -> None:
 
 
 @pytest.mark.parametrize(("test", "variant"), cases())
-def test_c_unit(test: CTest, variant: str, objects: Objects, build_dir: Path) -> None:
-    folders = dict.fromkeys((*USUAL, *test.needs))
-    program = build_dir / variant / test.source.stem
-    linked = [str(o) for folder in folders for o in objects(variant, folder)]
-    must_run(
-        [*CC, *FLAGS, *VARIANTS[variant], str(test.source), *linked, *LIBRARIES, "-o", str(program)]
-    )
-    must_run([str(program)])
+def test_c_unit(test: CTest, variant: str, workshop: Workshop) -> None:
+    if problem := workshop.done[test.source.stem, variant].result():
+        pytest.fail(problem, pytrace=False)
