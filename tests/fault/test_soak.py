@@ -238,17 +238,25 @@ class Soak:
 
     async def settle(self, peer: Fed) -> None:
         """All that was accepted is written or lost, and the peer has said what it had."""
+        asked = None  # before which end of a connection
         with self.node.mailbox() as box:
             async with asyncio.timeout(PATIENCE):
-                while not peer.up.is_set():
-                    with suppress(RouterError, TimeoutError):
-                        await self.node.connect(peer.name, 2.0)
-                    await asyncio.sleep(0)
-                while int(self.row(peer)["queued_bytes"]):
-                    await self.node.drain(peer.name)
-                    await asyncio.sleep(0)  # the engine writes what is below the mark
-                peer.tell(Atom("report"), box.pid)
-                _, peer.count, peer.wrong, peer.runs = await box.receive()
+                while True:
+                    while not peer.up.is_set():
+                        with suppress(RouterError, TimeoutError):
+                            await self.node.connect(peer.name, 2.0)
+                        await asyncio.sleep(0)
+                    while int(self.row(peer)["queued_bytes"]):
+                        await self.node.drain(peer.name)
+                        await asyncio.sleep(0)  # the engine writes what is below the mark
+                    # A peer that was asked to leave does so when it comes to that, and what came
+                    # after it is lost with the connection.
+                    if asked != peer.ends:
+                        asked = peer.ends
+                        peer.tell(Atom("report"), box.pid)
+                    with suppress(TimeoutError):
+                        _, peer.count, peer.wrong, peer.runs = await box.receive(0.5)
+                        return
 
     def row(self, peer: Fed) -> Any:
         (row,) = [row for row in self.node.stats() if row["peer"] == peer.name]
