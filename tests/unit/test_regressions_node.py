@@ -348,3 +348,34 @@ async def test_stopping_says_what_it_loses(
 def test_a_mailbox_of_no_node() -> None:
     with pytest.raises(TypeError):
         Mailbox(None)  # type: ignore[arg-type]
+
+
+async def test_a_disconnect_loses_nothing_that_was_sent_before(pair: Pair, engine: str) -> None:
+    """What a turn of the loop had gathered went with the connection."""
+    async with pair(**run_by(engine)) as (a, b):
+        box = b.mailbox("in")
+        for _ in range(10):
+            await a.connect(b.name)
+            for i in range(50):
+                a.send(("in", b.name), i)
+            a.disconnect(b.name)
+            seen: list[Any] = []
+            while len(seen) < 50:
+                seen += await box.receive_many(timeout=5)
+            assert seen == list(range(50))
+        assert int(a.stats()["dropped_out"][0]) == 0
+
+
+async def test_what_is_said_where_a_peer_is_up_makes_no_connection(pair: Pair) -> None:
+    """A process group or the global names said something to a peer whose end they had not been
+    told of yet, and so brought it back."""
+    async with pair() as (a, b):
+        box = b.mailbox("in")
+        a._send_where_up(("in", b.name), "nobody hears it", None)
+        assert a.nodes() == [] and not a.stats()["connects"].any()
+        await a.connect(b.name)
+        a._send_where_up(("in", b.name), "heard", box.pid)
+        assert await box.receive(5) == b"heard"
+        here = a.mailbox("here")
+        a._send_where_up("here", 1, None)
+        assert await here.receive(5) == 1
