@@ -547,11 +547,12 @@ cdef class NodeCore:
     def _send_where_up(self, object dest, object term, object sender):
         """Like `send`, but makes no connection: erlang:send's `noconnect`."""
         cdef rt_buf own
-        cdef rt_buf *b = self.take_scratch(&own)
+        cdef rt_buf *b
         cdef Peer peer
         cdef size_t head
         cdef int rc
         self.need()
+        b = self.take_scratch(&own)
         try:
             sender = self.sender_pid(sender)
             peer = self.begin(b, dest, sender)

@@ -318,6 +318,24 @@ static int read_once(rt_conn *c)
     return rc;
 }
 
+void rt_conn_go_on(rt_conn *c)
+{
+    uint8_t *p = c->partial;
+    size_t n = c->partial_n, used = 0;
+    RT_ASSERT(!c->busy && !c->need);
+    c->partial = NULL;
+    c->partial_n = c->partial_cap = 0;
+    c->busy = true;
+    rt_conn_pause(c, false);
+    int rc = dispatch(c, p, n, &used);
+    if (rc == RT_OK && !c->closing) rc = keep(c, p + used, n - used);
+    if (c->packets && c->ops->batch) c->ops->batch(c);
+    if (rc < 0) rt_conn_close(c, rc, 0);
+    c->busy = false;
+    rt_free(p);
+    if (c->closing) conn_end(c);
+}
+
 static void read_some(rt_conn *c)
 {
     int rc = RT_OK;

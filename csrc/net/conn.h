@@ -63,6 +63,8 @@ int rt_conn_send(rt_conn *c, const void *p, size_t n);
 /* Writes what waits and arms for the rest. */
 void rt_conn_flush(rt_conn *c);
 void rt_conn_pause(rt_conn *c, bool on);             /* stop or resume reading */
+/* The same as resuming, outside of callbacks, where `bytes` left something unread when it stopped. */
+void rt_conn_go_on(rt_conn *c);
 /* From one driver to another: the one lets go, outside of callbacks; the other goes on with its own
  * poller and buffer. */
 void rt_conn_leave(rt_conn *c);

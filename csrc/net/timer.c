@@ -201,6 +201,13 @@ fail:
     return rc;
 }
 
+void rt_timers_after_fork(rt_timers *t)
+{
+    /* The heap may be half changed, in the middle of a run. */
+    if (t->source.fd >= 0) close(t->source.fd);
+    t->source.fd = -1;
+}
+
 void rt_timers_free(rt_timers *t)
 {
     if (!t) return;

@@ -20,6 +20,7 @@ struct rt_timer {
 typedef struct rt_timers rt_timers;
 
 int rt_timers_new(rt_timers **out, rt_poller *p);   /* adds its timerfd as a source */
+void rt_timers_after_fork(rt_timers *t);            /* the child's: closes, frees nothing */
 void rt_timers_free(rt_timers *t);                  /* what is still set is unset, not fired */
 int rt_timer_set(rt_timers *t, rt_timer *timer, uint64_t deadline);  /* also moves */
 void rt_timer_cancel(rt_timers *t, rt_timer *timer);                 /* harmless when not set */

@@ -140,7 +140,7 @@ int rt_session_connect(rt_node *n, rt_peer *p, const char *host, uint16_t port)
         from_name[h.n] = 0;
         host = from_name;
     }
-    int rc = rt_resolve_start(n->control->engine.resolver, &l->attempt->resolve, host, AF_UNSPEC);
+    int rc = rt_resolve_start(n->resolver, &l->attempt->resolve, host, AF_UNSPEC);
     if (rc < 0) rt_session_end(l, rc, errno, NULL);
     else rt_session_deadline(l, n->route.limits.connect_ms);
     return RT_OK;

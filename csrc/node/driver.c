@@ -16,8 +16,9 @@
 
 static rt_driver *driver_of(rt_node *n, rt_peer *p)
 {
-    /* relaxed: whose list a mark goes to; who finds it there looks again, under the lock */
-    return &n->drivers[atomic_load_explicit(&p->driver, memory_order_relaxed)];
+    /* acquire pairs with the release in hand_over and rt_driver_take_back: who finds a driver here sees
+     * what rt_peer.carried was when it became that one's */
+    return &n->drivers[atomic_load_explicit(&p->driver, memory_order_acquire)];
 }
 
 static bool is_here(const rt_driver *d, rt_peer *p)
@@ -161,8 +162,8 @@ static void hand_over(rt_driver *d, rt_request *q)
     q->peer->carried = NULL;
     pthread_mutex_lock(&control->lock);
     unmark_locked(control, q->peer);
-    /* relaxed, here and below: under the lock, see above */
-    atomic_store_explicit(&q->peer->driver, (uint32_t)(d - d->node->drivers), memory_order_relaxed);
+    atomic_store_explicit(&q->peer->driver, (uint32_t)(d - d->node->drivers),
+                          memory_order_release); /* see driver_of */
     pthread_mutex_unlock(&control->lock);
     q->what = RT_ASK_CARRY;
     rt_driver_lend(d, q);
@@ -172,7 +173,7 @@ void rt_driver_take_back(rt_driver *d, rt_peer *p)
 {
     pthread_mutex_lock(&d->lock);
     unmark_locked(d, p);
-    atomic_store_explicit(&p->driver, 0, memory_order_relaxed);
+    atomic_store_explicit(&p->driver, 0, memory_order_release); /* see driver_of */
     pthread_mutex_unlock(&d->lock);
 }
 
@@ -184,13 +185,18 @@ static void abandon(rt_node *n, rt_peer *p, const char *text)
     rt_events_put(&n->events, RT_EVENT_FAILED, p->name, RT_ENOENT, 0, lost, text);
 }
 
-/* What was sent before goes first, as far as the socket takes it. */
 static void hang_up(rt_driver *d, rt_peer *p)
 {
     rt_session *s = rt_driver_carried(d, p);
-    if (s) rt_conn_flush(&s->conn); /* may end it */
-    s = rt_driver_carried(d, p);
     if (s) rt_conn_close(&s->conn, RT_ECLOSED, 0);
+}
+
+/* What was sent before goes first, as far as the socket takes it. */
+static void part(rt_driver *d, rt_peer *p)
+{
+    rt_session *s = rt_driver_carried(d, p);
+    if (s) rt_conn_flush(&s->conn); /* may end it */
+    hang_up(d, p);
 }
 
 /* What concerns sessions, by the control. True when the request has gone on to a driver. */
@@ -211,11 +217,11 @@ static bool control(rt_node *n, rt_request *q)
     case RT_ASK_DISCONNECT:
         if (held) abandon(n, q->peer, "disconnected before there was an address");
         if (s && s->away) {
-            q->what = RT_ASK_HANG_UP;
+            q->what = RT_ASK_PART;
             rt_driver_lend(&n->drivers[s->place], q);
             return true;
         }
-        if (s && s->state == RT_SESSION_UP) hang_up(n->control, q->peer);
+        if (s && s->state == RT_SESSION_UP) part(n->control, q->peer);
         else if (s) rt_session_close(s, RT_ECLOSED);
         break;
     case RT_ASK_HAND_OVER:
@@ -243,6 +249,9 @@ static void carry_out(rt_driver *d, rt_request *q)
         break;
     case RT_ASK_CARRY:
         rt_session_carry(q->peer->session, d);
+        break;
+    case RT_ASK_PART:
+        part(d, q->peer);
         break;
     case RT_ASK_HANG_UP:
         hang_up(d, q->peer);

@@ -34,7 +34,7 @@ void rt_engine_wake(rt_engine *e)
 
 void rt_engine_gathered(rt_engine *e)
 {
-    if (e->mode == RT_ENGINE_INLINE) return;
+    if (e->mode != RT_ENGINE_AUTO) return;
     /* relaxed: the caller has put its news under a lock that waiting() takes after
      * left_over cleared the flag: one of the two sees the other's. */
     if (atomic_load_explicit(&e->gathered, memory_order_relaxed)) return;
@@ -57,7 +57,6 @@ int rt_engine_init(rt_engine *e, enum rt_engine_mode mode, enum rt_poller_kind p
     e->read_buffer = rt_malloc(RT_READ_BUFFER_BYTES);
     rc = e->read_buffer ? rt_poller_new(&e->poller, poller) : RT_ENOMEM;
     if (rc == RT_OK) rc = rt_timers_new(&e->timers, e->poller);
-    if (rc == RT_OK) rc = rt_resolver_new(&e->resolver, e->poller);
     if (rc < 0) goto fail;
     int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     rc = fd < 0 ? RT_ESYS : rt_poller_add(e->poller, &e->wake, fd, RT_READABLE);
@@ -83,10 +82,8 @@ void rt_engine_fini(rt_engine *e)
     }
     if (e->stop_fd >= 0) close(e->stop_fd);
     e->stop_fd = -1;
-    if (e->resolver) rt_resolver_free(e->resolver);
     if (e->timers) rt_timers_free(e->timers);
     if (e->poller) rt_poller_free(e->poller);
-    e->resolver = NULL;
     e->timers = NULL;
     e->poller = NULL;
     rt_free(e->read_buffer);
@@ -164,7 +161,7 @@ static bool neglected(rt_engine *e, uint64_t *seen)
     return true;
 }
 
-/* After a grace: true when something that was gathered waits still (the next round writes it). While it does,
+/* After a grace: true when something that was gathered waits still. While it does,
  * nobody needs to wake this thread for more of it. */
 static bool left_over(rt_engine *e)
 {
@@ -199,11 +196,9 @@ static void *engine_main(void *arg)
         return NULL;
     }
     while (!stopping(e)) {
-        bool gathered = atomic_load_explicit(&e->gathered, memory_order_relaxed); /* a hint */
         pthread_mutex_lock(&e->drive);
-        int n = round_locked(e, gathered ? RT_ENGINE_GRACE_MS * RT_MS : UINT64_MAX);
+        round_locked(e, UINT64_MAX);
         pthread_mutex_unlock(&e->drive);
-        if (gathered && n == 0) left_over(e);
     }
     pthread_mutex_lock(&e->drive);
     rt_poller_leave(e->poller);
@@ -268,7 +263,6 @@ void rt_engine_after_fork(rt_engine *e)
     if (e->stop_fd >= 0) close(e->stop_fd);
     e->wake.fd = e->stop_fd = -1;
     if (e->poller) rt_poller_after_fork(e->poller);
-    if (e->resolver) rt_resolver_after_fork(e->resolver);
-    if (e->timers) rt_timers_free(e->timers);
+    if (e->timers) rt_timers_after_fork(e->timers);
     e->timers = NULL;
 }

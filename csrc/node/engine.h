@@ -21,7 +21,6 @@
 
 #include "base/atomic.h"
 #include "net/poller.h"
-#include "net/resolve.h"
 #include "net/timer.h"
 #include "sync/notifier.h"
 
@@ -34,7 +33,6 @@ typedef struct rt_engine rt_engine;
 struct rt_engine {
     rt_poller *poller;
     rt_timers *timers;
-    rt_resolver *resolver;
     uint8_t *read_buffer;
     enum rt_engine_mode mode;
     pthread_mutex_t drive;

@@ -38,7 +38,9 @@ static void overdue(rt_timer *t)
     rt_hold *h = RT_CONTAINER_OF(t, rt_hold, timer);
     rt_driver *d = h->driver;
     rt_pid pid = h->pid;
-    rt_node_close_full(d->node, h->peer, pid);
+    const rt_process *box = rt_registry_lookup(d->node->route.registry, pid);
+    /* It may have been read meanwhile, and what would have told so not have come through. */
+    if (box && rt_node_box_over(box)) rt_node_close_full(d->node, h->peer, pid);
     rt_holds_end(d, pid);
 }
 
@@ -88,6 +90,7 @@ void rt_holds_end(rt_driver *d, rt_pid pid)
         rt_peer *p = h->peer;
         hold_free(h);
         adjust(d, p);
+        at = &d->holds; /* it may have ended the connection, and with it other holds */
     }
 }
 

@@ -8,6 +8,7 @@
 #include "dist/handshake.h"
 #include "net/conn.h"
 #include "net/listener.h"
+#include "net/resolve.h"
 #include "node/engine.h"
 #include "node/node.h"
 #include "route/inbound.h"
@@ -34,7 +35,7 @@ typedef struct rt_request {
     enum {
         RT_ASK_DIAL, RT_ASK_ABANDON, RT_ASK_DISCONNECT, RT_ASK_CLOSE, /* of the control */
         RT_ASK_HAND_OVER, RT_ASK_ENDED,                               /* likewise */
-        RT_ASK_CARRY, RT_ASK_HANG_UP, RT_ASK_RESUME                   /* of any */
+        RT_ASK_CARRY, RT_ASK_PART, RT_ASK_HANG_UP, RT_ASK_RESUME      /* of any */
     } what;
     rt_pid pid;
     uint16_t port;
@@ -119,6 +120,7 @@ struct rt_node {
     uint32_t drivers_n;
     rt_route route;
     rt_events events;
+    rt_resolver *resolver;
     rt_listener listener;
     rt_mapper mapper;
     rt_timer accept_timer;       /* accepting again after a shortage */

@@ -268,6 +268,19 @@ static int new_creation(uint32_t *out)
     return rc;
 }
 
+static int make_drivers(rt_node *n, const rt_node_config *config)
+{
+    int rc = RT_OK;
+    n->drivers = n->control = rt_calloc(config->threads, sizeof *n->drivers);
+    if (!n->drivers) return RT_ENOMEM;
+    while (rc == RT_OK && n->drivers_n < config->threads) {
+        rc = rt_driver_init(&n->drivers[n->drivers_n], n, (enum rt_engine_mode)config->engine,
+                            (enum rt_poller_kind)config->poller);
+        if (rc == RT_OK) n->drivers_n++;
+    }
+    return rc == RT_OK ? rt_resolver_new(&n->resolver, n->control->engine.poller) : rc;
+}
+
 int rt_node_new(const rt_node_config *config, rt_node **out)
 {
     if (!rt_node_name_ok(config->name) || config->cookie.n > RT_COOKIE_BYTES_MAX ||
@@ -307,13 +320,7 @@ int rt_node_new(const rt_node_config *config, rt_node **out)
     r->relations = rt_relations_new();
     r->peers = rt_peers_new(&r->limits);
     rc = r->registry && r->relations && r->peers ? RT_OK : RT_ENOMEM;
-    if (rc == RT_OK) n->drivers = n->control = rt_calloc(config->threads, sizeof *n->drivers);
-    if (rc == RT_OK && !n->drivers) rc = RT_ENOMEM;
-    while (rc == RT_OK && n->drivers_n < config->threads) {
-        rc = rt_driver_init(&n->drivers[n->drivers_n], n, (enum rt_engine_mode)config->engine,
-                            (enum rt_poller_kind)config->poller);
-        if (rc == RT_OK) n->drivers_n++;
-    }
+    if (rc == RT_OK) rc = make_drivers(n, config);
     if (rc < 0) goto fail;
     n->accept_timer.fire = resume_accept;
     *out = n;
@@ -350,9 +357,11 @@ int rt_node_start(rt_node *n)
     int rc = open_up(n);
     for (uint32_t i = n->drivers_n; rc == RT_OK && i > 0; i--) /* the control last */
         rc = rt_engine_start(&n->drivers[i - 1].engine);
-    if (rc < 0) return rc;
-    n->started = true;
-    return RT_OK;
+    int sys = errno;
+    if (rc < 0) rt_node_stop(n); /* the threads that run, and the listener */
+    else n->started = true;
+    errno = sys;
+    return rc;
 }
 
 void rt_node_stop(rt_node *n)
@@ -383,6 +392,7 @@ void rt_node_free(rt_node *n)
 {
     if (!n) return;
     if (n->drivers_n) rt_node_stop(n);
+    if (n->resolver) rt_resolver_free(n->resolver);
     for (uint32_t i = 0; i < n->drivers_n; i++) rt_driver_fini(&n->drivers[i]);
     rt_free(n->drivers);
     if (n->route.relations) rt_relations_free(n->route.relations);
@@ -401,6 +411,7 @@ void rt_node_free(rt_node *n)
 void rt_node_after_fork(rt_node *n)
 {
     for (uint32_t i = 0; i < n->drivers_n; i++) rt_engine_after_fork(&n->drivers[i].engine);
+    if (n->resolver) rt_resolver_after_fork(n->resolver);
     if (n->listener.source.fd >= 0) close(n->listener.source.fd);
     rt_mapper_after_fork(n);
     for (rt_session *l = n->sessions; l; l = l->next)

@@ -35,7 +35,7 @@ rt_session *rt_session_new(rt_node *n)
 static void drop_attempt(rt_session *l)
 {
     if (!l->attempt) return;
-    rt_resolve_cancel(l->node->control->engine.resolver, &l->attempt->resolve);
+    rt_resolve_cancel(l->node->resolver, &l->attempt->resolve);
     rt_free(l->attempt);
     l->attempt = NULL;
 }
@@ -252,6 +252,7 @@ static void tick(rt_session *l)
         return;
     }
     l->seen_written = written;
+    if (waiting) rt_conn_flush(c); /* it may stand in no list: see rt_driver_kick */
 }
 
 static void session_timer(rt_timer *t)
@@ -314,9 +315,9 @@ static int session_up(rt_session *l)
     rc = rt_peer_up(p, rt_handshake_common(l->hs), l->hs->peer_creation, &n->route.limits);
     if (rc < 0) return rc;
     rt_signal_peer_up(&n->route, p);
-    p->carried = l;
     rc = rt_conn_use_queue(&l->conn, &p->out);
     if (rc < 0) return rc;
+    p->carried = l;
     rt_conn_packets(&l->conn);
     l->state = RT_SESSION_UP;
     n->handshakes--;
@@ -341,20 +342,21 @@ static void succeed(rt_session *l)
 {
     int rc = session_up(l);
     if (rc < 0) rt_conn_close(&l->conn, rc, errno);
-    else rt_conn_pause(&l->conn, false); /* may close and free it */
+    else rt_conn_go_on(&l->conn); /* may close and free it */
 }
 
 rt_driver *rt_session_hand_over(rt_session *l)
 {
     rt_node *n = l->node;
+    if (l->state != RT_SESSION_UP || l->away) return NULL;
+    RT_ASSERT(!n->control->inbound.chain.first); /* each read ends with a push */
     /* What is held back is resumed by the driver that holds it. */
-    if (l->state != RT_SESSION_UP || l->away || rt_holds_any(n->control, l->peer)) return NULL;
+    if (rt_holds_any(n->control, l->peer)) return NULL;
     /* The control carries it still. It has more to do: among equals it is the last. */
     uint32_t place = 0;
     for (uint32_t i = 1; i < n->drivers_n; i++)
         if (n->drivers[i].carries < n->drivers[place].carries) place = i;
     if (place == 0) return NULL;
-    rt_inbound_flush(&n->control->inbound); /* before anything that its new driver reads */
     rt_conn_leave(&l->conn);
     rt_timer_cancel(n->control->engine.timers, &l->timer);
     n->control->carries--;

@@ -358,7 +358,7 @@ static int message(rt_inbound *in, rt_peer *peer, rt_slice control, rt_slice raw
     int64_t k = rt_control_parse(control.p, control.n, &c);
     if (k < 0) return k == RT_AGAIN ? RT_EBAD : (int)k;
     if (!c.payload) return dispatch(in, peer, &c, payload);
-    /* The driver itself has written the flags. What was put together from fragments is one. */
+    /* The flags stand since the connection does. What was put together from fragments is one. */
     if (c.pack && (in->assembled || !(peer->flags & RT_F_PACKS))) return RT_EBAD;
     if (c.pack && in->packet_n > RT_PACK_BYTES_MAX) return RT_EBAD;
     in->found_pack = c.pack;

@@ -247,6 +247,24 @@ def test_a_message_from_the_old_connection_is_not_lost_before_it_ends(host: Host
     host.flows(again)
 
 
+def test_what_follows_the_reply_at_once_is_read(host: Host) -> None:
+    """Before the old connection has ended, for who carries that may be another thread."""
+    peer = Peer()
+    old = host.connected(peer)
+    for number in range(10):
+        again = peer.dial(host.port)
+        again.send(again.name_packet())
+        assert again.hear_status() == "alive"
+        again.send(short(b"strue"))
+        reply = again.reply_packet(again.hear_challenge().challenge)
+        again.send(reply + again.frame((6, peer.pid(), Atom(""), Atom("box")), number))
+        again.hear_ack()
+        assert host.box.get(5) == number
+        wait_for_ends([old])
+        old = again
+    host.flows(old)
+
+
 def test_a_peer_that_restarted(host: Host) -> None:
     """The new incarnation has another creation: what was for the old one is not for it."""
     old = host.connected(Peer("again@127.0.0.1", creation=1))
