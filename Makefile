@@ -66,9 +66,9 @@ test-long: liburing build
 
 lint: build
 	@echo "ruff" && $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
-	@echo "mypy" && $(BIN)/mypy --no-error-summary
-	@echo "pyright" && $(BIN)/pyright --pythonpath $(BIN)/python >build/pyright.txt || \
-	    { cat build/pyright.txt; exit 1; }
+	@echo "mypy, pyright" && { $(BIN)/mypy --no-error-summary & mypy=$$!; \
+	    $(BIN)/pyright --pythonpath $(BIN)/python >build/pyright.txt || \
+	    { cat build/pyright.txt; exit 1; }; wait $$mypy; }
 	@tools/compile-strict $(BIN)/python
 
 # Beside the peers that can be installed. QUICK=1 takes three minutes, to see that all works.

@@ -36,7 +36,8 @@ def _measure(
     **shape: int,
 ) -> report.Document:
     document = report.Document(name)
-    seconds = 0.015 if quick else 0.3
+    # Longer than one to one: senders begin one after the other, and the last one ends alone.
+    seconds = 0.015 if quick else 1.0
     with Stage() as stage:
 
         def flow(system: System) -> Flow:

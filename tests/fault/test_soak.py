@@ -28,7 +28,7 @@ from fault.soak_peer import payload
 from router import Atom, BufferFull, Limits, Node, RouterError, _core
 from router.testing import free_port
 
-SECONDS = 600.0 if LONG else 10.0
+SECONDS = 600.0 if LONG else 7.0
 PATIENCE = 60.0
 SIZES = (8, 64, 64, 64, 500, 500, 4_000, 70_000, 300_000)
 TURN_BYTES = 200_000
