@@ -14,17 +14,13 @@ from typing import Any
 
 import pytest
 
-from router import Node, _core
+from router import Node
 from router.cli.common import free_port
 
 from .conftest import Pair, descriptors, new_name, threads, until
 from .test_node_fork import in_child
 
 ROOT = Path(__file__).resolve().parents[2]
-MISSING = _core.poller_missing(_core.POLLERS["io_uring"])
-BUILT = MISSING is None or MISSING[0] != 0
-here = pytest.mark.skipif(MISSING is not None, reason=MISSING[1] if MISSING else "")
-built = pytest.mark.skipif(not BUILT, reason="this build is without io_uring")
 URING: dict[str, Any] = {"engine": "thread", "poller": "io_uring"}
 ALONE: dict[str, Any] = {"cookie": "x", "epmd": "none", **URING}
 
@@ -52,7 +48,7 @@ def test_epoll_unless_asked() -> None:
             assert Node("a@127.0.0.1", cookie="x", engine=engine, poller=poller).poller == "epoll"
 
 
-@here
+@pytest.mark.io_uring
 def test_io_uring_when_asked() -> None:
     node = Node(new_name(), **ALONE)
     assert node.poller == "io_uring"
@@ -77,7 +73,7 @@ def test_a_ring_needs_a_thread_of_its_own(engine: str) -> None:
 # messages -------------------------------------------------------------------------------
 
 
-@here
+@pytest.mark.io_uring
 async def test_order_and_large_messages_both_ways(pair: Pair, loop_kind: str) -> None:
     sizes = [n % 300 if n % 500 else 3_000_000 for n in range(4000)]
     async with pair(**URING) as (a, b):
@@ -96,7 +92,7 @@ async def test_order_and_large_messages_both_ways(pair: Pair, loop_kind: str) ->
         await asyncio.gather(send(a, b), send(b, a), receive(a), receive(b))
 
 
-@here
+@pytest.mark.io_uring
 async def test_a_box_that_holds_its_peer_back(pair: Pair) -> None:
     async with pair(limits={"spill_bytes_max": 100_000}, **URING) as (a, b):
         box = b.mailbox("box", limit=10, overflow="pause")
@@ -107,7 +103,7 @@ async def test_a_box_that_holds_its_peer_back(pair: Pair) -> None:
                 assert (await box.receive(20))[0] == number
 
 
-@here
+@pytest.mark.io_uring
 async def test_a_disconnect_is_seen_at_once(pair: Pair) -> None:
     """What the kernel was asked about the socket must not keep it open."""
     async with pair(**URING) as (a, b):
@@ -120,7 +116,7 @@ async def test_a_disconnect_is_seen_at_once(pair: Pair) -> None:
             assert await box.receive(10) == ("nodedown", a.name)
 
 
-@here
+@pytest.mark.io_uring
 async def test_connections_come_and_go_by_the_thousand(pair: Pair) -> None:
     async with pair(**URING) as (a, b):
         before = descriptors()
@@ -137,7 +133,7 @@ async def test_connections_come_and_go_by_the_thousand(pair: Pair) -> None:
         assert await box.receive(5) == b"still here"
 
 
-@here
+@pytest.mark.io_uring
 def test_messages_without_a_loop(options: dict[str, Any]) -> None:
     with Node(new_name(), **URING, **options) as a, Node(new_name(), **URING, **options) as b:
         box = b.mailbox("box")
@@ -149,7 +145,7 @@ def test_messages_without_a_loop(options: dict[str, Any]) -> None:
 # the ends -------------------------------------------------------------------------------
 
 
-@here
+@pytest.mark.io_uring
 def test_a_stop_closes_what_was_watched() -> None:
     """And frees the port: the thread that asked the kernel is gone, what it asked for too."""
     port = free_port()
@@ -167,7 +163,7 @@ def test_a_stop_closes_what_was_watched() -> None:
     assert descriptors() == fds
 
 
-@here
+@pytest.mark.io_uring
 def test_a_node_that_never_started_leaves_nothing() -> None:
     before = descriptors()
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -177,7 +173,7 @@ def test_a_node_that_never_started_leaves_nothing() -> None:
     assert descriptors() == before
 
 
-@here
+@pytest.mark.io_uring
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_fork_leaves_the_ring_to_its_parent(options: dict[str, Any]) -> None:
     def rings() -> int:
@@ -202,7 +198,7 @@ def test_a_fork_leaves_the_ring_to_its_parent(options: dict[str, Any]) -> None:
             assert box.get(5) == number
 
 
-@here
+@pytest.mark.io_uring
 async def test_an_idle_node_uses_no_cpu(pair: Pair) -> None:
     async with pair(**URING) as (a, b):
         await a.connect(b.name)
@@ -250,7 +246,7 @@ def run(program: str, *words: object, **env: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@built
+@pytest.mark.io_uring
 @pytest.mark.parametrize(
     ("number", "kind", "says"),
     [
@@ -266,7 +262,7 @@ def test_where_the_kernel_refuses(number: int, kind: str, says: str) -> None:
     assert poller == "epoll"
 
 
-@here
+@pytest.mark.io_uring
 def test_where_no_descriptor_is_left() -> None:
     few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (0, 99))\n"
     many = "resource.setrlimit(resource.RLIMIT_NOFILE, (99, 99))\n"
