@@ -75,13 +75,9 @@ static bool take_over(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload
     return true;
 }
 
-/* Gathers a message for a local process. */
-static int gather(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
+/* Gathers a message for a local process that was there a moment ago. */
+static int add(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
 {
-    if (!rt_registry_lookup(in->route->registry, to)) {
-        count(&peer->count.dropped_in, 1);
-        return RT_OK;
-    }
     if (in->chain.first && (in->chain_to != to || in->chain.bytes > CHAIN_BYTES_MAX))
         rt_inbound_flush(in);
     if (payload.n > UINT32_MAX) return RT_ELIMIT;
@@ -92,6 +88,14 @@ static int gather(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
     }
     in->chain_to = to;
     in->chain_from = peer;
+    return RT_OK;
+}
+
+static int gather(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
+{
+    if (RT_LIKELY(rt_registry_lookup(in->route->registry, to) != NULL))
+        return add(in, peer, to, payload);
+    count(&peer->count.dropped_in, 1);
     return RT_OK;
 }
 
@@ -112,12 +116,16 @@ static int multicast(rt_inbound *in, rt_peer *peer, rt_multicast *m)
     return rc;
 }
 
+static bool is_multicaster(const rt_inbound *in, rt_pid to)
+{
+    /* relaxed: as the spawner */
+    return to == atomic_load_explicit(&in->route->multicaster, memory_order_relaxed);
+}
+
 static int deliver(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
 {
     rt_multicast m;
-    /* relaxed: as the spawner */
-    rt_pid multicaster = atomic_load_explicit(&in->route->multicaster, memory_order_relaxed);
-    if (RT_UNLIKELY(to == multicaster) && rt_multicast_read(payload, &m))
+    if (RT_UNLIKELY(is_multicaster(in, to)) && rt_multicast_read(payload, &m))
         return multicast(in, peer, &m);
     return gather(in, peer, to, payload);
 }
@@ -466,14 +474,18 @@ static int repeat(rt_inbound *in, rt_peer *peer, const rt_repeat *r, rt_slice ra
     payloads left = payloads_of(in, raw, r->pack, &r->atoms);
     rt_slice payload;
     bool rest = true;
-    while (rest) {
-        int rc = next_payload(in, &left, &payload, &rest);
-        if (rc < 0) return rc;
-        count(&peer->count.messages_in, 1);
-        rc = deliver(in, peer, r->to, payload);
-        if (rc < 0) return rc;
+    uint64_t came = 0;
+    int rc = RT_OK;
+    /* Looked at once: to add to one that dies meanwhile is right as well. */
+    bool plain = !is_multicaster(in, r->to) && rt_registry_lookup(in->route->registry, r->to);
+    while (rest && rc == RT_OK) {
+        rc = next_payload(in, &left, &payload, &rest);
+        if (rc < 0) break;
+        came++;
+        rc = RT_LIKELY(plain) ? add(in, peer, r->to, payload) : deliver(in, peer, r->to, payload);
     }
-    return RT_OK;
+    count(&peer->count.messages_in, came);
+    return rc;
 }
 
 static int normal(rt_inbound *in, rt_peer *peer, const uint8_t *p, const rt_frame *f)
