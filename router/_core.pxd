@@ -219,6 +219,10 @@ cdef extern from "router.h" nogil:
     int rt_signal_spawn(rt_route *r, rt_pid self, rt_peer *peer, rt_slice ref, rt_slice module,
                         rt_slice function, uint32_t arity, rt_slice args, rt_slice options)
 
+    ctypedef struct rt_lead:
+        size_t n
+        uint64_t number
+    const rt_lead RT_LEAD_NONE
     int rt_outbound_begin(rt_buf *b)
     enum:
         RT_FRAGMENT_BYTES
@@ -310,8 +314,9 @@ cdef extern from "router.h" nogil:
     int rt_node_abandon(rt_node *n, rt_peer *p, const char *text)
     int rt_node_disconnect(rt_node *n, rt_peer *p)
     int rt_node_set_cookie(rt_node *n, rt_peer *p, rt_slice cookie)
-    int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, size_t head, unsigned how,
+    int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, rt_lead lead, unsigned how,
                      rt_buf *own)
+    int rt_node_join(rt_node *n, rt_peer *p, rt_lead lead, rt_slice payload)
     uint64_t rt_node_turns(const rt_node *n)
     void rt_node_consumed(rt_node *n, rt_process *p)
     bint rt_node_box_full(const rt_process *p)

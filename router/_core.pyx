@@ -42,7 +42,6 @@ cdef enum:
     TURN_NS = 5_000_000           # how long a receiver that finds work may keep its loop
     WAYS = 256                    # a power of two
     SCRATCH_KEPT_BYTES = 4 << 20  # of the buffer that sends encode into
-    WAY_BYTES_MAX = 192           # a longer head is written anew for each frame
     BATCH_BYTES = 48 * 1024       # frames of one send_many that are queued at once
 
 cdef object _EMPTY = object()  # what pop gives when nothing is there
@@ -188,6 +187,7 @@ cdef class LoopCore:
         return 0
 
 
+@cython.final
 cdef class LoopFlush:
     """Flushes a node at the end of the turn of the loop that drives it."""
 

@@ -29,8 +29,11 @@ cdef class Way:
     cdef object dest              # compared by identity: none of its kinds ever changes
     cdef object sender            # a Pid, or None
     cdef Peer peer
-    cdef size_t n
-    cdef uint8_t head[WAY_BYTES_MAX]
+    cdef bytes head
+    cdef rt_lead lead
+
+    cdef void write(self, uint8_t *p) noexcept:
+        memcpy(p, <char *>self.head, self.lead.n)
 
 
 def poller_missing(int poller):
@@ -67,6 +70,7 @@ cdef class NodeCore:
     cdef uint64_t paced           # when `_paced` was asked first in this turn; ns
     cdef uint64_t references
     cdef list ways                # WAYS of them or None, by the address of the destination
+    cdef uint64_t ways_made
     cdef uint8_t node_pid[RT_PID_BYTES_MAX]
     cdef size_t node_pid_n
     cdef dict peers
@@ -382,6 +386,7 @@ cdef class NodeCore:
             self._connect_held(peer)
         return 0
 
+    @cython.final
     cdef rt_buf *take_scratch(self, rt_buf *own) noexcept:
         # An encoder hook may call back into send: the second one in has its own buffer.
         if self.scratch_busy:
@@ -393,11 +398,13 @@ cdef class NodeCore:
             self.refill(&self.scratch)
         return &self.scratch
 
+    @cython.final
     cdef void refill(self, rt_buf *b) noexcept:
         """Memory that a large message gave back, for the next one like it."""
         b.n = 0
         b.p = <uint8_t *>rt_pool_take(rt_peers_pool(self.route.peers), self.large, &b.cap)
 
+    @cython.final
     cdef void give_scratch(self, rt_buf *b) noexcept:
         if b != &self.scratch:
             rt_buf_fini(b)
@@ -407,8 +414,9 @@ cdef class NodeCore:
             rt_pool_give(rt_peers_pool(self.route.peers), b.p, b.cap)
             memset(b, 0, sizeof(rt_buf))
 
-    cdef int put(self, Peer peer, rt_slice frames, size_t head, bint alone, rt_buf *own) except -1:
-        """Queues whole frames, whose heads are the same; writes them or sees that somebody does.
+    @cython.final
+    cdef int put(self, Peer peer, rt_slice frames, rt_lead lead, bint alone, rt_buf *own) except -1:
+        """Queues whole frames with the same lead; writes them or sees that somebody does.
 
         own: NULL, or the buffer of one frame, which may be taken: it is empty then.
         """
@@ -422,9 +430,9 @@ cdef class NodeCore:
                 how = RT_SEND_DIRECT
         if flush is None or not flush.here():
             how |= RT_SEND_WAKE
-        rc = rt_node_send(self.ptr, peer.ptr, frames, head, how, own)
+        rc = rt_node_send(self.ptr, peer.ptr, frames, lead, how, own)
         if rc == RT_ENOTCONN:
-            rc = self.connect_and_send(peer, frames, head, how, own)
+            rc = self.connect_and_send(peer, frames, lead, how, own)
         if own != NULL and own.p == NULL:
             self.large = frames.n
         if how & RT_SEND_DIRECT:
@@ -436,14 +444,15 @@ cdef class NodeCore:
             self.not_sent(peer, rc)
         return 0
 
-    cdef int connect_and_send(self, Peer peer, rt_slice frames, size_t head, unsigned how,
+    @cython.final
+    cdef int connect_and_send(self, Peer peer, rt_slice frames, rt_lead lead, unsigned how,
                               rt_buf *own) except -1000:
         # The frames are queued before the attempt begins: one that fails at once then
         # counts them as lost like any other. Another thread's attempt may have failed.
         cdef int rc = RT_ENOTCONN
         for _ in range(100):
             held = self._hold(peer)
-            rc = rt_node_send(self.ptr, peer.ptr, frames, head, how, own)
+            rc = rt_node_send(self.ptr, peer.ptr, frames, lead, how, own)
             if held:
                 self._connect_held(peer)
             if rc != RT_ENOTCONN:
@@ -459,16 +468,35 @@ cdef class NodeCore:
             raise errors.NodeDown(f"{peer.name}: not connected")
         return check(rc, f"cannot send to {peer.name}")
 
-    cdef Peer begin(self, rt_buf *b, object dest, object sender):
-        """Writes what leads a frame to dest; None when dest is of this node or unusable."""
+    @cython.final
+    cdef int join(self, Way way, rt_slice payload) except -1:
+        """Whether a message joined the last frame that this turn gathered: its lead is the same."""
+        cdef LoopFlush flush = self.loop_flush
+        cdef int rc
+        if flush is None or self.credit or not flush.here():
+            return False
+        rc = rt_node_join(self.ptr, way.peer.ptr, way.lead, payload)
+        if rc == 1:
+            flush.schedule()
+        return rc >= 0
+
+    @cython.final
+    cdef Way way_to(self, object dest, object sender):
+        """What leads a frame to dest; None when dest is of this node or unusable."""
         cdef size_t at = (<size_t><void *>dest >> 4 ^ <size_t><void *>dest >> 12) & (WAYS - 1)
         cdef Way way = <Way>self.ways[at]
-        cdef Peer peer
         if way is None or way.dest is not dest or way.sender is not sender:
             way = <Way>self.ways[at ^ 1]  # each has two places
-        if way is not None and way.dest is dest and way.sender is sender:
-            check(rt_buf_put(b, way.head, way.n), "cannot send")
-            return way.peer
+            if way is None or way.dest is not dest or way.sender is not sender:
+                way = self.new_way(dest, sender)
+                if way is not None:
+                    self.ways[at ^ 1] = self.ways[at]
+                    self.ways[at] = way
+        return way
+
+    cdef Way new_way(self, object dest, object sender):
+        cdef Way way
+        cdef rt_buf b
         if rt_py_is_pid(dest) or rt_py_is_ref(dest):
             node = dest.node
         elif (isinstance(dest, tuple) and len(dest) == 2 and isinstance(dest[0], str)
@@ -478,20 +506,27 @@ cdef class NodeCore:
             return None
         if node == self.name:
             return None
-        peer = self.find_peer(node)
-        self.write_head(b, dest, sender)
-        if b.n <= WAY_BYTES_MAX:
-            if way is None:
-                way = Way.__new__(Way)
-            self.ways[at ^ 1] = self.ways[at]
-            self.ways[at] = way
-            way.dest = None  # matches nothing, whatever runs when the old ones go
-            way.sender = sender
-            way.peer = peer
-            way.n = b.n
-            memcpy(way.head, b.p, b.n)
-            way.dest = dest
-        return peer
+        way = Way.__new__(Way)
+        way.peer = self.find_peer(node)
+        memset(&b, 0, sizeof(b))
+        try:
+            self.write_head(&b, dest, sender)
+            way.head = (<char *>b.p)[:b.n]
+        finally:
+            rt_buf_fini(&b)
+        self.ways_made += 1
+        way.lead.n = len(way.head)
+        way.lead.number = self.ways_made
+        way.dest = dest
+        way.sender = sender
+        return way
+
+    @cython.final
+    cdef int lead(self, rt_buf *b, Way way) except -1:
+        """Leaves room in an empty buffer for the lead of a frame, unwritten."""
+        check(rt_buf_reserve(b, way.lead.n + 64), "cannot send")
+        b.n = way.lead.n
+        return 0
 
     cdef int write_head(self, rt_buf *b, object dest, object sender) except -1:
         cdef rt_slice sender_bytes, to_bytes
@@ -518,6 +553,7 @@ cdef class NodeCore:
             rc = rt_control_alias_send(b, sender_bytes, to_bytes)
         return check(rc, "cannot send")
 
+    @cython.final
     cdef int end(self, rt_buf *b, size_t start) except -1:
         """The frame that began at `start` is complete."""
         if rt_outbound_end(b, start, &self.route.limits) == RT_ELIMIT:
@@ -527,20 +563,22 @@ cdef class NodeCore:
                                      f"{self.route.limits.message_bytes_max}")
         return 0
 
+    @cython.final
     cdef int send_one(self, object dest, object term, object sender) except -1:
         cdef rt_buf own
         cdef rt_buf *b = self.take_scratch(&own)
-        cdef Peer peer
-        cdef size_t head
+        cdef Way way
         try:
-            peer = self.begin(b, dest, sender)
-            if peer is None:
-                b.n = 0
+            way = self.way_to(dest, sender)
+            if way is None:
                 return self.send_here(dest, [term], b)
-            head = b.n
+            self.lead(b, way)
             rt_py_encode(self.codec, term, b)
+            if self.join(way, rt_slice_of(b.p + way.lead.n, b.n - way.lead.n)):
+                return 0
+            way.write(b.p)
             self.end(b, 0)
-            return self.put(peer, rt_slice_of(b.p, b.n), head, True, b)
+            return self.put(way.peer, rt_slice_of(b.p, b.n), way.lead, True, b)
         finally:
             self.give_scratch(b)
 
@@ -548,47 +586,43 @@ cdef class NodeCore:
         """Like `send`, but makes no connection: erlang:send's `noconnect`."""
         cdef rt_buf own
         cdef rt_buf *b
-        cdef Peer peer
-        cdef size_t head
+        cdef Way way
         cdef int rc
         self.need()
         b = self.take_scratch(&own)
         try:
             sender = self.sender_pid(sender)
-            peer = self.begin(b, dest, sender)
-            if peer is None:
-                b.n = 0
+            way = self.way_to(dest, sender)
+            if way is None:
                 self.send_here(dest, [term], b)
                 return
-            head = b.n
+            self.lead(b, way)
             rt_py_encode(self.codec, term, b)
+            way.write(b.p)
             self.end(b, 0)
-            rc = rt_node_send(self.ptr, peer.ptr, rt_slice_of(b.p, b.n), head, RT_SEND_WAKE, NULL)
+            rc = rt_node_send(self.ptr, way.peer.ptr, rt_slice_of(b.p, b.n), way.lead,
+                              RT_SEND_WAKE, NULL)
             if rc < 0 and rc != RT_ENOTCONN:
-                self.not_sent(peer, rc)
+                self.not_sent(way.peer, rc)
         finally:
             self.give_scratch(b)
 
+    @cython.final
     cdef int send_list(self, object dest, list terms, object sender) except -1:
         """Queues many frames at once: a queue's lock costs more than a small frame."""
         cdef rt_buf own
         cdef rt_buf *b = self.take_scratch(&own)
-        cdef Peer peer
-        cdef size_t head, start = 0, whole
-        cdef bint fresh = True
+        cdef Way way
+        cdef size_t start = 0, whole
         try:
-            peer = self.begin(b, dest, sender)
-            if peer is None:
-                b.n = 0
+            way = self.way_to(dest, sender)
+            if way is None:
                 return self.send_here(dest, terms, b)
-            head = b.n
             try:
                 for term in terms:
-                    if not fresh:
-                        check(rt_buf_reserve(b, head), "cannot send")
-                        memcpy(b.p + b.n, b.p, head)
-                        b.n += head
-                    fresh = False
+                    check(rt_buf_reserve(b, way.lead.n), "cannot send")
+                    way.write(b.p + start)
+                    b.n = start + way.lead.n
                     rt_py_encode(self.codec, term, b)
                     self.end(b, start)
                     if b.n < BATCH_BYTES:
@@ -598,17 +632,15 @@ cdef class NodeCore:
                     whole = start if b.n - start > RT_FRAGMENT_BYTES else b.n
                     start = 0
                     if whole > 0:
-                        self.put(peer, rt_slice_of(b.p, whole), head, False, NULL)
+                        self.put(way.peer, rt_slice_of(b.p, whole), way.lead, False, NULL)
                     if whole < b.n:
-                        self.put(peer, rt_slice_of(b.p + whole, b.n - whole), head, False, b)
-                    b.n = head
-                    fresh = True
+                        self.put(way.peer, rt_slice_of(b.p + whole, b.n - whole), way.lead, False, b)
+                    b.n = 0
                     if b.p == NULL:
                         self.refill(b)
-                        self.begin(b, dest, sender)
             finally:
                 if start > 0:
-                    self.put(peer, rt_slice_of(b.p, start), head, False, NULL)
+                    self.put(way.peer, rt_slice_of(b.p, start), way.lead, False, NULL)
             return 0
         finally:
             self.give_scratch(b)
@@ -798,20 +830,22 @@ cdef class NodeCore:
         cdef rt_buf *b = self.take_scratch(&own)
         cdef rt_slice ident
         cdef rt_pid local
-        cdef Peer peer
+        cdef Way way
         try:
-            peer = self.begin(b, to, sender)
-            if peer is None:
+            way = self.way_to(to, sender)
+            if way is None:
                 ident.p = rt_py_ident_bytes(to, &ident.n)
                 if rt_route_local(self.route, ident, &local) < 0:
                     rt_route_undeliverable(self.route, 1)
                     return 0
                 return self.post(local, rt_slice_of(body.p, body.n))
+            self.lead(b, way)
+            way.write(b.p)
             if count:
                 check(rt_multicast_put(b, members, count), "cannot send")
             check(rt_buf_put(b, body.p, body.n), "cannot send")
             self.end(b, 0)
-            return self.put(peer, rt_slice_of(b.p, b.n), 0, False, b)
+            return self.put(way.peer, rt_slice_of(b.p, b.n), RT_LEAD_NONE, False, b)
         finally:
             self.give_scratch(b)
 

@@ -196,7 +196,7 @@ BENCH uint64_t wire_outbound(void *context, uint64_t n)
                  rt_control_send_sender(&b, w->pid, w->pid) == RT_OK &&
                  rt_buf_put(&b, term, sizeof term) == RT_OK &&
                  rt_outbound_end(&b, 0, &w->route.limits) == RT_OK &&
-                 rt_outbound_put(w->peer, rt_slice_of(b.p, b.n), 0, false, &w->route.limits,
+                 rt_outbound_put(w->peer, rt_slice_of(b.p, b.n), RT_LEAD_NONE, false, &w->route.limits,
                                  NULL, NULL) == RT_OK;
         if ((i + 1) % WRITE_MESSAGES == 0 || i + 1 == n) {
             pthread_mutex_lock(&w->peer->out.lock);

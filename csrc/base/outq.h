@@ -75,7 +75,8 @@ typedef struct rt_outq {
     rt_outlane lane[2];
     size_t bytes;            /* waiting, in both */
     size_t planned[3];       /* of the snapshot: the begun bulk frame, prompt, more bulk */
-    uint8_t *open;           /* the last prompt frame while it may still grow, or NULL */
+    uint8_t *open;           /* the last prompt frame while it may still grow, or NULL; */
+    uint64_t open_lead;      /* what stands for its head, or 0 */
     uint32_t *keys;          /* how many messages in the bulk lane have each; NULL: none yet */
     bool writing;            /* the transmit token is out */
     _Atomic bool dirty;      /* stands in somebody's list of queues to flush */
@@ -107,6 +108,11 @@ int rt_outq_keys_ready(rt_outq *q);
 void rt_outq_key(rt_outq *q, uint32_t one, uint32_t other);
 RT_INLINE bool rt_outq_bulk(const rt_outq *q) { return q->lane[RT_LANE_BULK].first != NULL; }
 RT_INLINE bool rt_outq_has_key(const rt_outq *q, uint32_t key) { return q->keys && q->keys[key]; }
+/* acquire pairs with the release in set_dirty of driver.c: see rt_driver_mark */
+RT_INLINE bool rt_outq_is_dirty(const rt_outq *q)
+{
+    return atomic_load_explicit(&((rt_outq *)q)->dirty, memory_order_acquire);
+}
 /* The frame added last to the prompt lane, of n bytes, may grow until something else is added
  * or a snapshot is taken: whoever writes has not seen it yet. */
 void rt_outq_keep_open(rt_outq *q, size_t n);

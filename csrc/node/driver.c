@@ -14,16 +14,9 @@
 #include "node/internal.h"
 #include "route/signal.h"
 
-static rt_driver *driver_of(rt_node *n, rt_peer *p)
-{
-    /* acquire pairs with the release in hand_over and rt_driver_take_back: who finds a driver here sees
-     * what rt_peer.carried was when it became that one's */
-    return &n->drivers[atomic_load_explicit(&p->driver, memory_order_acquire)];
-}
-
 static bool is_here(const rt_driver *d, rt_peer *p)
 {
-    return driver_of(d->node, p) == d;
+    return rt_driver_of(d->node, p) == d;
 }
 
 rt_session *rt_driver_carried(rt_driver *d, rt_peer *p)
@@ -36,21 +29,15 @@ rt_session *rt_driver_carried(rt_driver *d, rt_peer *p)
 
 /* --- what waits to be written ------------------------------------------- */
 
-static bool is_dirty(const rt_outq *q)
-{
-    /* acquire pairs with the release in set_dirty: see mark */
-    return atomic_load_explicit(&((rt_outq *)q)->dirty, memory_order_acquire);
-}
-
 static void set_dirty(rt_outq *q, bool dirty)
 {
-    atomic_store_explicit(&q->dirty, dirty, memory_order_release); /* see is_dirty */
+    atomic_store_explicit(&q->dirty, dirty, memory_order_release); /* see rt_outq_is_dirty */
 }
 
 /* RT_OK: in the list. The lock is held. */
 static int mark_locked(rt_driver *d, rt_peer *p)
 {
-    if (is_dirty(&p->out)) return RT_OK;
+    if (rt_outq_is_dirty(&p->out)) return RT_OK;
     if (d->dirty_n == d->dirty_cap) {
         uint32_t cap = d->dirty_cap ? d->dirty_cap * 2 : 16;
         rt_peer **list = rt_realloc(d->dirty, cap * sizeof *list);
@@ -74,18 +61,11 @@ static void unmark_locked(rt_driver *d, rt_peer *p)
     }
 }
 
-/* Remembers that the queue wants writing, and gives the driver in whose list it stands: whose
- * the connection is. NULL when memory is short.
- *
- * The look without the driver's lock is right: who flushes clears the mark before it
- * takes the queue's lock. Had it held that lock before the caller did, the caller
- * would see the mark cleared; so a mark that is seen means that the flush is to come. And who
- * sees it sees what the one who set it saw: whose the connection is, or somebody later. */
-static rt_driver *mark(rt_node *n, rt_peer *p)
+rt_driver *rt_driver_mark_first(rt_node *n, rt_peer *p)
 {
     for (;;) {
-        if (is_dirty(&p->out)) return driver_of(n, p);
-        rt_driver *d = driver_of(n, p);
+        if (rt_outq_is_dirty(&p->out)) return rt_driver_of(n, p);
+        rt_driver *d = rt_driver_of(n, p);
         pthread_mutex_lock(&d->lock);
         bool here = is_here(d, p);
         int rc = here ? mark_locked(d, p) : RT_OK;
@@ -93,8 +73,6 @@ static rt_driver *mark(rt_node *n, rt_peer *p)
         if (here) return rc == RT_OK ? d : NULL;
     }
 }
-
-int rt_driver_mark(rt_node *n, rt_peer *p) { return mark(n, p) ? RT_OK : RT_ENOMEM; }
 
 rt_peer *rt_driver_take_dirty(rt_driver *d)
 {
@@ -113,11 +91,9 @@ uint32_t rt_driver_dirty(rt_driver *d)
     return count;
 }
 
-void rt_driver_gathered(rt_node *n, rt_peer *p) { rt_engine_gathered(&driver_of(n, p)->engine); }
-
 void rt_driver_kick(rt_node *n, rt_peer *p)
 {
-    rt_driver *d = mark(n, p);
+    rt_driver *d = rt_driver_mark(n, p);
     /* Without memory for the list the next tick writes the queue. */
     if (d && !rt_engine_is_driver(&d->engine)) rt_engine_wake(&d->engine);
 }
@@ -163,7 +139,7 @@ static void hand_over(rt_driver *d, rt_request *q)
     pthread_mutex_lock(&control->lock);
     unmark_locked(control, q->peer);
     atomic_store_explicit(&q->peer->driver, (uint32_t)(d - d->node->drivers),
-                          memory_order_release); /* see driver_of */
+                          memory_order_release); /* see rt_driver_of */
     pthread_mutex_unlock(&control->lock);
     q->what = RT_ASK_CARRY;
     rt_driver_lend(d, q);
@@ -173,7 +149,7 @@ void rt_driver_take_back(rt_driver *d, rt_peer *p)
 {
     pthread_mutex_lock(&d->lock);
     unmark_locked(d, p);
-    atomic_store_explicit(&p->driver, 0, memory_order_release); /* see driver_of */
+    atomic_store_explicit(&p->driver, 0, memory_order_release); /* see rt_driver_of */
     pthread_mutex_unlock(&d->lock);
 }
 

@@ -32,12 +32,8 @@ void rt_engine_wake(rt_engine *e)
     (void)k; /* the counter cannot overflow with one writer per reading */
 }
 
-void rt_engine_gathered(rt_engine *e)
+void rt_engine_gathered_first(rt_engine *e)
 {
-    if (e->mode != RT_ENGINE_AUTO) return;
-    /* relaxed: the caller has put its news under a lock that waiting() takes after
-     * left_over cleared the flag: one of the two sees the other's. */
-    if (atomic_load_explicit(&e->gathered, memory_order_relaxed)) return;
     if (!atomic_exchange_explicit(&e->gathered, 1, memory_order_relaxed)) rt_engine_wake(e);
 }
 

@@ -70,7 +70,14 @@ void rt_engine_leave(rt_engine *e);
 void rt_engine_wake(rt_engine *e);
 /* Something waits that a loop will write at the end of its turn. The own thread, where
  * there is one, does so when that end is a long time coming. */
-void rt_engine_gathered(rt_engine *e);
+void rt_engine_gathered_first(rt_engine *e);
+RT_INLINE void rt_engine_gathered(rt_engine *e)
+{
+    /* relaxed: the caller has put its news under a lock that waiting() takes after
+     * left_over cleared the flag: one of the two sees the other's. */
+    if (e->mode == RT_ENGINE_AUTO && !atomic_load_explicit(&e->gathered, memory_order_relaxed))
+        rt_engine_gathered_first(e);
+}
 bool rt_engine_is_driver(rt_engine *e);
 /* Blocks until the notifier has news, driving meanwhile. RT_OK or RT_ETIME; a
  * spurious RT_OK is allowed. */

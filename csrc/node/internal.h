@@ -145,12 +145,28 @@ struct rt_node {
 /* driver.c; any thread where no driver is said */
 int rt_driver_init(rt_driver *d, rt_node *n, enum rt_engine_mode mode, enum rt_poller_kind poller);
 void rt_driver_fini(rt_driver *d);
-/* Remembers that the peer's queue, into which something was put, wants writing; RT_ENOMEM. */
-int rt_driver_mark(rt_node *n, rt_peer *p);
+/* Whose the connection is, or is to be. */
+RT_INLINE rt_driver *rt_driver_of(rt_node *n, rt_peer *p)
+{
+    /* acquire pairs with the release in hand_over and rt_driver_take_back: who finds a driver here
+     * sees what rt_peer.carried was when it became that one's */
+    return &n->drivers[atomic_load_explicit(&p->driver, memory_order_acquire)];
+}
+/* Remembers that the peer's queue, into which something was put, wants writing, and gives the
+ * driver in whose list it stands: whose the connection is. NULL when memory is short.
+ *
+ * The look without the driver's lock is right: who flushes clears the mark before it
+ * takes the queue's lock. Had it held that lock before the caller did, the caller
+ * would see the mark cleared; so a mark that is seen means that the flush is to come. And who
+ * sees it sees what the one who set it saw: whose the connection is, or somebody later. */
+rt_driver *rt_driver_mark_first(rt_node *n, rt_peer *p);
+RT_INLINE rt_driver *rt_driver_mark(rt_node *n, rt_peer *p)
+{
+    return RT_LIKELY(rt_outq_is_dirty(&p->out)) ? rt_driver_of(n, p) : rt_driver_mark_first(n, p);
+}
 rt_peer *rt_driver_take_dirty(rt_driver *d);
 uint32_t rt_driver_dirty(rt_driver *d);
 void rt_driver_kick(rt_node *n, rt_peer *p);    /* marks, and wakes its driver */
-void rt_driver_gathered(rt_node *n, rt_peer *p); /* it is marked: see rt_engine_gathered */
 /* RT_ENOMEM. */
 int rt_driver_ask(rt_driver *d, rt_peer *p, int what, rt_pid pid, const char *text, uint16_t port);
 void rt_driver_ask_all(rt_node *n, int what, rt_pid pid);

@@ -50,32 +50,44 @@ void rt_node_flush(rt_node *n)
     }
 }
 
-int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, size_t head, unsigned how, rt_buf *own)
+/* The sender's turn gathers what was queued: 1, or RT_OK when the engine will write it. */
+static int gathered(rt_node *n, rt_peer *p, const rt_queued *queued)
+{
+    rt_driver *d = rt_driver_mark(n, p);
+    if (RT_UNLIKELY(!d)) return RT_OK; /* without memory for the list the next tick writes the queue */
+    /* Once for each so many that a turn gathers, whether or not the socket takes them. */
+    if (queued->before / GATHER_BYTES_MAX != (queued->before + queued->taken) / GATHER_BYTES_MAX) {
+        int rc = rt_outq_write(&p->out, FLUSH_BYTES_MAX);
+        if (rc == RT_OK) check_soft(n, p);
+        else if (rc != RT_ENOTCONN) rt_driver_kick(n, p);
+    }
+    rt_engine_gathered(&d->engine);
+    return 1;
+}
+
+int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, rt_lead lead, unsigned how, rt_buf *own)
 {
     rt_queued queued;
-    int rc = rt_outbound_put(p, frames, head, false, &n->route.limits, own, &queued);
+    int rc = rt_outbound_put(p, frames, lead, false, &n->route.limits, own, &queued);
     if (rc < 0) {
         if (queued.taken > 0) rt_driver_kick(n, p);
         return rc;
     }
     if (how & RT_SEND_DIRECT && queued.before == 0) {
         rc = rt_outq_write(&p->out, RT_DIRECT_WRITE_BYTES_MAX);
-        if (rc == RT_OK || rc == RT_ENOTCONN) return RT_OK;
-        rt_driver_kick(n, p);
+        if (rc != RT_OK && rc != RT_ENOTCONN) rt_driver_kick(n, p);
         return RT_OK;
     }
-    if (how & RT_SEND_WAKE || rt_driver_mark(n, p) < 0) {
-        rt_driver_kick(n, p);
-        return RT_OK;
-    }
-    /* Once for each so many that a turn gathers, whether or not the socket takes them. */
-    if (queued.before / GATHER_BYTES_MAX != (queued.before + queued.taken) / GATHER_BYTES_MAX) {
-        rc = rt_outq_write(&p->out, FLUSH_BYTES_MAX);
-        if (rc == RT_OK) check_soft(n, p);
-        else if (rc != RT_ENOTCONN) rt_driver_kick(n, p);
-    }
-    rt_driver_gathered(n, p);
-    return 1;
+    if (!(how & RT_SEND_WAKE)) return gathered(n, p, &queued);
+    rt_driver_kick(n, p);
+    return RT_OK;
+}
+
+int rt_node_join(rt_node *n, rt_peer *p, rt_lead lead, rt_slice payload)
+{
+    rt_queued queued;
+    if (!rt_outbound_join(p, lead, payload, &n->route.limits, &queued)) return RT_AGAIN;
+    return gathered(n, p, &queued);
 }
 
 /* --- connecting ---------------------------------------------------------- */

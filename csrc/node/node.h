@@ -12,6 +12,7 @@
 #include "net/socket.h"
 #include "node/event.h"
 #include "proc/registry.h"
+#include "route/outbound.h"
 #include "route/route.h"
 #include "sync/notifier.h"
 
@@ -85,7 +86,10 @@ int rt_node_set_cookie(rt_node *n, rt_peer *p, rt_slice cookie);
 /* Queues whole frames as rt_outbound_put does. RT_OK: written or the engine will; 1:
  * gathered, call rt_node_flush soon. RT_ENOTCONN: connect first. RT_EFULL: those
  * before the one that did not fit are queued. */
-int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, size_t head, unsigned how, rt_buf *own);
+int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, rt_lead lead, unsigned how, rt_buf *own);
+/* The same for one message of which only the payload has been composed, by a thread whose flush
+ * follows. RT_AGAIN: it can join no frame in the queue, and is to be composed and sent. */
+int rt_node_join(rt_node *n, rt_peer *p, rt_lead lead, rt_slice payload);
 
 /* Moves with every drive: what was gathered before has been written since. */
 uint64_t rt_node_turns(const rt_node *n);

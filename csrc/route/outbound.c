@@ -238,11 +238,14 @@ int rt_outbound_put_locked(rt_peer *p, rt_slice frame) { return put_one(p, frame
 enum { OP_AT = RT_FRAME_NORMAL_HEAD + RT_CONTROL_OP_AT };
 
 /* Whether a frame is for whom the open one is for, from the same sender. */
-static bool same_way(const uint8_t *open, const uint8_t *frame, size_t head)
+static bool same_way(const rt_outq *q, const uint8_t *frame, rt_lead lead)
 {
-    return 4 + (size_t)rt_load_u32(open) > head && (open[OP_AT] & ~RT_OP_PACK) == frame[OP_AT] &&
+    const uint8_t *open = q->open;
+    if (!open) return false;
+    if (lead.number && lead.number == q->open_lead) return true;
+    return 4 + (size_t)rt_load_u32(open) > lead.n && (open[OP_AT] & ~RT_OP_PACK) == frame[OP_AT] &&
            memcmp(open + 4, frame + 4, OP_AT - 4) == 0 &&
-           memcmp(open + OP_AT + 1, frame + OP_AT + 1, head - OP_AT - 1) == 0;
+           memcmp(open + OP_AT + 1, frame + OP_AT + 1, lead.n - OP_AT - 1) == 0;
 }
 
 /* Leading frames that together have at most `room` bytes, and how many they are. */
@@ -276,35 +279,66 @@ static int put_each_locked(rt_peer *p, rt_slice *frames, rt_buf *own, uint32_t *
     return RT_OK;
 }
 
-/* Queues frames that share a head. One that was queued last and that nobody has begun to write
- * takes up what follows for the same receiver: the head is a third of a small message, which
+/* The open frame takes up one more payload, if there is room. */
+static bool join_locked(rt_outq *q, const uint8_t *payload, size_t n)
+{
+    uint8_t *open = q->open;
+    size_t body = rt_load_u32(open) + n;
+    if (n < RT_PACK_PAYLOAD_MIN || body > RT_PACK_BYTES_MAX || !rt_outq_grow(q, payload, n))
+        return false;
+    rt_store_u32(open, (uint32_t)body);
+    open[OP_AT] |= RT_OP_PACK;
+    return true;
+}
+
+/* Queues frames that share a lead. One that was queued last and that nobody has begun to write
+ * takes up what follows for the same receiver: the lead is a third of a small message, which
  * the kernel need not copy twice, nor the receiver compare. On an error as put_each_locked. */
-static int pack_locked(rt_outq *q, rt_slice *frames, size_t head, uint32_t *count)
+static int pack_locked(rt_outq *q, rt_slice *frames, rt_lead lead, uint32_t *count)
 {
     uint32_t done = 0;
     for (size_t at = 0, n; at < frames->n; at += n, done++) {
         const uint8_t *frame = frames->p + at;
-        uint8_t *open = q->open;
         n = 4 + (size_t)rt_load_u32(frame);
-        if (open && n - head >= RT_PACK_PAYLOAD_MIN && same_way(open, frame, head)) {
-            size_t body = rt_load_u32(open) + n - head;
-            if (body <= RT_PACK_BYTES_MAX && rt_outq_grow(q, frame + head, n - head)) {
-                rt_store_u32(open, (uint32_t)body);
-                open[OP_AT] |= RT_OP_PACK;
-                continue;
+        if (!same_way(q, frame, lead) || !join_locked(q, frame + lead.n, n - lead.n)) {
+            if (rt_outq_put(q, frame, n) < 0) {
+                frames->n = at;
+                *count = done;
+                return RT_ENOMEM;
             }
+            rt_outq_keep_open(q, n);
         }
-        if (rt_outq_put(q, frame, n) < 0) {
-            frames->n = at;
-            *count = done;
-            return RT_ENOMEM;
-        }
-        rt_outq_keep_open(q, n);
+        q->open_lead = lead.number;
     }
     return RT_OK;
 }
 
-int rt_outbound_put(rt_peer *p, rt_slice frames, size_t head, bool signal,
+/* One message, or several, of so many bytes have been queued. */
+static void queued_locked(rt_peer *p, const rt_limits *limits, uint32_t count, size_t before)
+{
+    if (p->out.bytes > limits->queue_bytes_soft) p->above_soft = true;
+    rt_count_locked(&p->count.messages_out, count);
+    rt_count_locked(&p->count.bytes_out, p->out.bytes - before);
+}
+
+bool rt_outbound_join(rt_peer *p, rt_lead lead, rt_slice payload, const rt_limits *limits,
+                      rt_queued *how)
+{
+    rt_outq *q = &p->out;
+    size_t whole = lead.n + payload.n; /* the limits count it as if it stood alone */
+    if (whole > limits->message_bytes_max) return false;
+    pthread_mutex_lock(&q->lock);
+    size_t before = q->bytes;
+    bool joined = q->open && q->open_lead == lead.number && lead.number &&
+                  before + whole <= limits->queue_bytes_max &&
+                  join_locked(q, payload.p, payload.n);
+    if (joined) queued_locked(p, limits, 1, before);
+    pthread_mutex_unlock(&q->lock);
+    *how = (rt_queued){before, payload.n};
+    return joined;
+}
+
+int rt_outbound_put(rt_peer *p, rt_slice frames, rt_lead lead, bool signal,
                     const rt_limits *limits, rt_buf *own, rt_queued *how)
 {
     uint32_t count = 0;
@@ -327,9 +361,9 @@ int rt_outbound_put(rt_peer *p, rt_slice frames, size_t head, bool signal,
     put = frames_within(frames, room, &count);
     if (put.n > 0) {
         bool up = state == RT_PEER_UP, plain = !p->legacy && !rt_outq_bulk(&p->out);
-        if (up && plain && head && p->flags & RT_F_PACKS &&
+        if (up && plain && lead.n && p->flags & RT_F_PACKS &&
             (count > 1 || put.n <= RT_PACK_BYTES_MAX)) {
-            rc = pack_locked(&p->out, &put, head, &count);
+            rc = pack_locked(&p->out, &put, lead, &count);
         } else if (up && (!plain || count == 1)) {
             rc = put_each_locked(p, &put, count == 1 ? own : NULL, &count);
         } else {
@@ -337,9 +371,7 @@ int rt_outbound_put(rt_peer *p, rt_slice frames, size_t head, bool signal,
             if (rc < 0) put.n = count = 0;
         }
     }
-    if (p->out.bytes > limits->queue_bytes_soft) p->above_soft = true;
-    rt_count_locked(&p->count.messages_out, count);
-    rt_count_locked(&p->count.bytes_out, p->out.bytes - before);
+    queued_locked(p, limits, count, before);
     if (rc == RT_OK && put.n < frames.n) {
         rc = RT_EFULL;
         rt_count_locked(&p->count.refused, 1);

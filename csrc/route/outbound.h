@@ -21,19 +21,33 @@ int rt_outbound_begin(rt_buf *b);
  * over message_bytes_max. */
 int rt_outbound_end(rt_buf *b, size_t start, const rt_limits *limits);
 
+/* The head and control tuple that a frame begins with: how many bytes, 0 when frames may have
+ * different ones, and a number that stands for these bytes while this node lives; 0: none. */
+typedef struct rt_lead {
+    size_t n;
+    uint64_t number;
+} rt_lead;
+
+#define RT_LEAD_NONE ((rt_lead){0, 0})
+
 typedef struct rt_queued {
     size_t before;   /* bytes that waited before */
     size_t taken;    /* bytes of the frames that were queued: with RT_EFULL those before
                         the first that was refused */
 } rt_queued;
 
-/* Queues whole frames; several only if none of them needs cutting. `head`: not 0 when each of
- * them begins with the same head and control tuple of so many bytes, composed by begin and one
- * of the sends that may be packed: then they may join the frame that was queued last.
+/* Queues whole frames; several only if none of them needs cutting. `lead`: not
+ * RT_LEAD_NONE when each of them begins with the same one, composed by begin and one of the
+ * sends that may be packed: then they may join the frame that was queued last.
  * `own`: NULL, or the buffer in which one frame stands: its memory may be taken over, and it is
  * empty then. `how` may be NULL. */
-int rt_outbound_put(rt_peer *p, rt_slice frames, size_t head, bool signal,
+int rt_outbound_put(rt_peer *p, rt_slice frames, rt_lead lead, bool signal,
                     const rt_limits *limits, rt_buf *own, rt_queued *how);
+/* Queues the message of which this is the payload, when it may join the frame that was queued
+ * last and that one has the same lead, by number: then nobody needs to compose its own.
+ * False: nothing has happened. */
+bool rt_outbound_join(rt_peer *p, rt_lead lead, rt_slice payload, const rt_limits *limits,
+                      rt_queued *how);
 /* For rt_peer_up: the lock is held, the peer is up. */
 int rt_outbound_put_locked(rt_peer *p, rt_slice frame);
 /* Messages in a list of chunks of which the bytes before `off` of the first are

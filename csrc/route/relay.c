@@ -18,7 +18,7 @@ int rt_relay_send(rt_route *r, const rt_control *c, rt_slice payload)
     if (rc == RT_OK) rc = rt_buf_put(&b, payload.p, payload.n);
     if (rc == RT_OK) rc = rt_outbound_end(&b, 0, &r->limits);
     if (rc == RT_OK)
-        rc = rt_outbound_put(peer, rt_slice_of(b.p, b.n), 0, false, &r->limits, &b, NULL);
+        rc = rt_outbound_put(peer, rt_slice_of(b.p, b.n), RT_LEAD_NONE, false, &r->limits, &b, NULL);
     if (rc == RT_OK) r->kick(r, peer);
     rt_buf_fini(&b);
     return rc;

@@ -85,7 +85,7 @@ static int post(rt_route *r, rt_pid to, rt_slice term)
 static int put_request(rt_route *r, rt_peer *peer, rt_buf *b, int rc)
 {
     if (rc == RT_OK) rc = rt_outbound_end(b, 0, &r->limits);
-    if (rc == RT_OK) rc = rt_outbound_put(peer, rt_slice_of(b->p, b->n), 0, true, &r->limits, NULL, NULL);
+    if (rc == RT_OK) rc = rt_outbound_put(peer, rt_slice_of(b->p, b->n), RT_LEAD_NONE, true, &r->limits, NULL, NULL);
     if (rc == RT_OK) r->kick(r, peer);
     rt_buf_fini(b);
     return rc;

@@ -100,7 +100,7 @@ static void test_large_messages_are_cut(void)
     CHECK_INT(rt_peer_up(p, RT_FLAGS_OURS, 1, &limits), RT_OK);
     for (int i = 0; i < 6; i++) {
         compose(&b, sizes[i], &limits);
-        CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), 0, false, &limits, NULL, NULL), RT_OK);
+        CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), RT_LEAD_NONE, false, &limits, NULL, NULL), RT_OK);
         CHECK_INT(waiting(p), 1);
         flatten(&p->out, &sent);
         if (b.n > RT_FRAGMENT_BYTES)
@@ -131,10 +131,10 @@ static void test_no_memory(void)
     CHECK_INT(rt_peer_up(p, RT_FLAGS_OURS, 1, &limits), RT_OK);
     compose(&small, 10, &limits);
     compose(&b, 200000, &limits);
-    CHECK_INT(rt_outbound_put(p, rt_slice_of(small.p, small.n), 0, false, &limits, NULL, NULL), RT_OK);
+    CHECK_INT(rt_outbound_put(p, rt_slice_of(small.p, small.n), RT_LEAD_NONE, false, &limits, NULL, NULL), RT_OK);
     for (long at = 0;; at++) {
         rt_alloc_fail_after(at);
-        int rc = rt_outbound_put(p, rt_slice_of(b.p, b.n), 0, false, &limits, NULL, NULL);
+        int rc = rt_outbound_put(p, rt_slice_of(b.p, b.n), RT_LEAD_NONE, false, &limits, NULL, NULL);
         rt_alloc_fail_after(-1);
         if (rc == RT_OK) break;
         failures++;
@@ -260,11 +260,11 @@ static void test_what_passes_a_large_message(void)
         uint32_t from = 1 + i / ADDRESSES / ADDRESSES / 2, number[2] = {0};
         CHECK_INT(rt_peer_up(p, RT_FLAGS_OURS, 1, &limits), RT_OK);
         compose_to(&b, 1, large, 1, 300000, &limits);
-        CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), 0, false, &limits, NULL, NULL), RT_OK);
+        CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), RT_LEAD_NONE, false, &limits, NULL, NULL), RT_OK);
         wire.n = 0;
         write_some(&p->out, 100000, &wire);         /* in the middle of a fragment */
         compose_to(&b, from, small, 2, 10, &limits);
-        CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), 0, false, &limits, NULL, NULL), RT_OK);
+        CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), RT_LEAD_NONE, false, &limits, NULL, NULL), RT_OK);
         CHECK_INT(waiting(p), 2);
         write_some(&p->out, p->out.bytes, &wire);
         CHECK_INT(arrivals(rt_slice_of(wire.p, wire.n), number, 2, &limits), 2);
@@ -291,11 +291,11 @@ static void test_lanes_of_other_connections(void)
         for (uint32_t who = 1; who <= 2; who++) {
             CHECK_INT(rt_peer_up(p, flags, 1, &limits), RT_OK);
             compose_to(&b, 1, (address){TO_PID, who}, 1, 300000, &limits);
-            CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), 0, false, &limits, NULL, NULL), RT_OK);
+            CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), RT_LEAD_NONE, false, &limits, NULL, NULL), RT_OK);
             if (who == 1) CHECK_INT(rt_peer_down(p), 1);
         }
         compose_to(&b, 1, (address){TO_PID, old ? 2 : 1}, 2, 10, &limits);
-        CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), 0, false, &limits, NULL, NULL), RT_OK);
+        CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), RT_LEAD_NONE, false, &limits, NULL, NULL), RT_OK);
         wire.n = 0;
         write_some(&p->out, p->out.bytes, &wire);
         CHECK_INT(arrivals(rt_slice_of(wire.p, wire.n), number, 2, &limits), 2);
@@ -338,7 +338,7 @@ static void test_order(void)
             put++;
             rt_buf_fini(&two);
         }
-        CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), 0, false, &limits, NULL, NULL), RT_OK);
+        CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), RT_LEAD_NONE, false, &limits, NULL, NULL), RT_OK);
         if (put > 50 && rt_peer_state_of(p) != RT_PEER_UP)
             CHECK_INT(rt_peer_up(p, RT_FLAGS_OURS, 1, &limits), RT_OK);
         if (put > 100 && put < MESSAGES - 50 && stress_below(&random, 3) == 0) {
@@ -381,7 +381,7 @@ static void test_no_memory_beside_bulk(void)
         rt_queued how;
         CHECK_INT(rt_peer_up(p, RT_FLAGS_OURS, 1, &limits), RT_OK);
         compose_to(&b, 1, to, 0, 100000, &limits);
-        CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), 0, false, &limits, NULL, NULL), RT_OK);
+        CHECK_INT(rt_outbound_put(p, rt_slice_of(b.p, b.n), RT_LEAD_NONE, false, &limits, NULL, NULL), RT_OK);
         uint64_t out = p->count.messages_out;
         b.n = 0;
         for (uint32_t i = 1; i < 4; i++) {
@@ -389,7 +389,7 @@ static void test_no_memory_beside_bulk(void)
             CHECK_INT(rt_buf_put(&b, one.p, one.n), RT_OK);
         }
         rt_alloc_fail_after(at);
-        int rc = rt_outbound_put(p, rt_slice_of(b.p, b.n), 0, false, &limits, NULL, &how);
+        int rc = rt_outbound_put(p, rt_slice_of(b.p, b.n), RT_LEAD_NONE, false, &limits, NULL, &how);
         rt_alloc_fail_after(-1);
         CHECK_INT(how.taken, (p->count.messages_out - out) * one.n);
         CHECK_INT(waiting(p), 1 + p->count.messages_out - out);

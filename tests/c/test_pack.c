@@ -81,8 +81,26 @@ static size_t compose(pair *t, rt_buf *b, int to, uint32_t number, size_t n)
 static int put(pair *t, int to, uint32_t number, size_t n)
 {
     rt_buf b = RT_BUF_INIT;
-    size_t head = compose(t, &b, to, number, n);
-    int rc = rt_outbound_put(t->there, rt_slice_of(b.p, b.n), head, false, &t->limits, &b, NULL);
+    rt_lead lead = {compose(t, &b, to, number, n), 0};
+    int rc = rt_outbound_put(t->there, rt_slice_of(b.p, b.n), lead, false, &t->limits, &b, NULL);
+    rt_buf_fini(&b);
+    return rc;
+}
+
+/* As a node sends: the payload alone if it may join, else the frame. Each receiver's lead has a
+ * number. */
+static int join_or_put(pair *t, int to, uint32_t number, size_t n, bool *joined)
+{
+    rt_buf b = RT_BUF_INIT;
+    rt_queued how;
+    rt_lead lead = {compose(t, &b, to, number, n), (uint64_t)to + 2};
+    rt_slice payload = rt_slice_of(b.p + lead.n, b.n - lead.n);
+    size_t before = t->there->out.bytes;
+    int rc = RT_OK;
+    *joined = rt_outbound_join(t->there, lead, payload, &t->limits, &how);
+    CHECK_INT(t->there->out.bytes, before + (*joined ? payload.n : 0));
+    if (*joined) CHECK(how.before == before && how.taken == payload.n);
+    else rc = rt_outbound_put(t->there, rt_slice_of(b.p, b.n), lead, false, &t->limits, &b, NULL);
     rt_buf_fini(&b);
     return rc;
 }
@@ -165,7 +183,7 @@ static void test_what_ends_a_frame(void)
     CHECK_INT(put(&t, 1, 3, 10), RT_OK);
     rt_buf b = RT_BUF_INIT;              /* a signal */
     compose(&t, &b, 2, 99, 1);
-    CHECK_INT(rt_outbound_put(t.there, rt_slice_of(b.p, b.n), 0, true, &t.limits, NULL, NULL), RT_OK);
+    CHECK_INT(rt_outbound_put(t.there, rt_slice_of(b.p, b.n), RT_LEAD_NONE, true, &t.limits, NULL, NULL), RT_OK);
     rt_buf_fini(&b);
     CHECK_INT(put(&t, 1, 4, RT_PACK_BYTES_MAX - 200), RT_OK);
     CHECK_INT(put(&t, 1, 5, 150), RT_OK); /* too much for the same frame */
@@ -176,6 +194,75 @@ static void test_what_ends_a_frame(void)
     CHECK_INT(read_all(&t), 1 + 1 + 1 + 2 + 3 + 2);
     for (int i = 0; i < 9; i++) CHECK_INT(next(&t, 1), i);
     CHECK_INT(next(&t, 2), 99);
+    pair_close(&t);
+}
+
+/* What joins by number alone is, byte for byte, what joins by its head. */
+static void test_a_payload_joins_by_number(void)
+{
+    static const struct { int to; size_t n; bool joins; } sent[] = {
+        {1, 10, false}, {1, 10, true}, {1, 3, false}, {1, 10, true}, {2, 10, false},
+        {1, 10, false}, {1, 10, true}, {-1, 10, false}, {-1, 10, true}, {1, 10, false},
+        {1, RT_PACK_BYTES_MAX, false}, {1, 10, false}, {1, RT_PACK_BYTES_MAX - 200, true},
+        {1, 200, false}};
+    pair t, plain;
+    bool joined;
+    pair_open(&t, true);
+    pair_open(&plain, true);
+    for (uint32_t i = 0; i < sizeof sent / sizeof sent[0]; i++) {
+        CHECK_INT(join_or_put(&t, sent[i].to, i, sent[i].n, &joined), RT_OK);
+        CHECK_INT(joined, sent[i].joins);
+        CHECK_INT(put(&plain, sent[i].to, i, sent[i].n), RT_OK);
+    }
+    CHECK_INT(t.there->count.messages_out, plain.there->count.messages_out);
+    CHECK_INT(t.there->count.bytes_out, plain.there->count.bytes_out);
+    write_some(&t, SIZE_MAX);
+    write_some(&plain, SIZE_MAX);
+    CHECK_INT(t.wire.n, plain.wire.n);
+    CHECK(memcmp(t.wire.p, plain.wire.p, t.wire.n) == 0);
+    CHECK_INT(join_or_put(&t, 1, 0, 10, &joined), RT_OK);
+    CHECK(!joined); /* what came before is written */
+    pair_close(&t);
+    pair_close(&plain);
+}
+
+/* The limits count a payload that joins as if it stood in a frame of its own. */
+static void test_what_may_not_join(void)
+{
+    pair t;
+    bool joined;
+    pair_open(&t, true);
+    size_t soft = t.limits.queue_bytes_soft;
+    CHECK_INT(join_or_put(&t, 1, 0, 50, &joined), RT_OK);
+    size_t frame = t.there->out.bytes;
+    t.limits.queue_bytes_max = 2 * frame - 1;
+    CHECK_INT(join_or_put(&t, 1, 1, 50, &joined), RT_EFULL);
+    CHECK(!joined);
+    t.limits.queue_bytes_max = 2 * frame;
+    t.limits.queue_bytes_soft = frame;
+    CHECK_INT(join_or_put(&t, 1, 1, 50, &joined), RT_OK);
+    CHECK(joined && t.there->above_soft);
+    t.limits = t.n.route.limits;
+    t.limits.queue_bytes_soft = soft;
+    t.limits.message_bytes_max = frame - 1;
+    CHECK_INT(join_or_put(&t, 1, 2, 50, &joined), RT_OK);
+    CHECK(!joined);
+    t.limits = t.n.route.limits;
+    CHECK_INT(put(&t, 1, 3, 50), RT_OK); /* it has joined, and its lead has no number */
+    CHECK_INT(join_or_put(&t, 1, 4, 50, &joined), RT_OK);
+    CHECK(!joined);
+    CHECK_INT(join_or_put(&t, 1, 5, 50, &joined), RT_OK);
+    CHECK(joined);
+    CHECK_INT(join_or_put(&t, 1, 6, 2 * RT_FRAGMENT_BYTES, &joined), RT_OK); /* the bulk lane */
+    CHECK_INT(join_or_put(&t, 1, 7, 50, &joined), RT_OK);
+    CHECK(!joined);
+    while (t.there->out.bytes) write_some(&t, SIZE_MAX);
+    read_all(&t);
+    for (int i = 0; i < 8; i++) CHECK_INT(next(&t, 1), i);
+    CHECK_INT(join_or_put(&t, 1, 8, 50, &joined), RT_OK);
+    rt_peer_down(t.there);
+    CHECK_INT(join_or_put(&t, 1, 9, 50, &joined), RT_ENOTCONN);
+    CHECK(!joined);
     pair_close(&t);
 }
 
@@ -203,7 +290,8 @@ static void test_many_at_once_and_the_limit(void)
         if (i == 0) each = b.n;
     }
     t.limits.queue_bytes_max = 40 * each + 3;
-    CHECK_INT(rt_outbound_put(t.there, rt_slice_of(b.p, b.n), head, false, &t.limits, NULL, &how),
+    CHECK_INT(rt_outbound_put(t.there, rt_slice_of(b.p, b.n), (rt_lead){head, 0}, false,
+                                 &t.limits, NULL, &how),
               RT_EFULL);
     CHECK_INT(how.taken, 40 * each);
     CHECK_INT(t.there->count.messages_out, 40);
@@ -312,7 +400,8 @@ static void test_no_memory(void)
         pair_open(&t, true);
         for (uint32_t i = 0; i < 3000; i++) head = compose(&t, &b, 1, i, 10);
         rt_alloc_fail_after(at);
-        int rc = rt_outbound_put(t.there, rt_slice_of(b.p, b.n), head, false, &t.limits, NULL, &how);
+        int rc = rt_outbound_put(t.there, rt_slice_of(b.p, b.n), (rt_lead){head, 0}, false,
+                                 &t.limits, NULL, &how);
         rt_alloc_fail_after(-1);
         done = rc == RT_OK;
         if (!done) CHECK_INT(rc, RT_ENOMEM);
@@ -341,7 +430,8 @@ static void test_a_buffer_that_is_taken(void)
         size_t head = compose(&t, &b, 1, 5, 300000);
         const uint8_t *first = b.p, *last = b.p + b.n;
         rt_alloc_fail_after(at);
-        int rc = rt_outbound_put(t.there, rt_slice_of(b.p, b.n), head, false, &t.limits, &b, NULL);
+        int rc = rt_outbound_put(t.there, rt_slice_of(b.p, b.n), (rt_lead){head, 0}, false,
+                                 &t.limits, &b, NULL);
         rt_alloc_fail_after(-1);
         done = rc == RT_OK && b.p == NULL;
         rt_outchunk *c = t.there->out.lane[RT_LANE_BULK].first;
@@ -378,7 +468,8 @@ static void test_a_buffer_that_is_not_taken(void)
         pair_open(&t, true);
         CHECK_INT(rt_buf_reserve(&b, buffers[i].n + 200 + buffers[i].room), RT_OK);
         size_t head = compose(&t, &b, 1, 5, buffers[i].n);
-        CHECK_INT(rt_outbound_put(t.there, rt_slice_of(b.p, b.n), head, false, &t.limits, &b, NULL),
+        CHECK_INT(rt_outbound_put(t.there, rt_slice_of(b.p, b.n), (rt_lead){head, 0}, false,
+                                  &t.limits, &b, NULL),
                   RT_OK);
         CHECK((b.p == NULL) == buffers[i].taken);
         while (t.there->out.bytes) write_some(&t, SIZE_MAX);
@@ -397,14 +488,18 @@ static void test_random(void)
     pair t;
     pair_open(&t, true);
     uint32_t sent[BOXES] = {0}, got[BOXES] = {0};
-    int packets = 0;
+    int packets = 0, joins = 0;
     for (int i = 0; i < 20000; i++) {
         uint64_t r = stress_next(&seed);
         int way = (int)(r % 8) < 5 ? 1 : (int)(r % 8) - 6;
         int box = way < 0 ? 0 : way;
         size_t n = sizes[r / 8 % 64 < 60 ? r / 8 % 4 : r / 8 % 9];
         /* A box by its name alone: a pid and a name of one process keep no order in Erlang. */
-        CHECK_INT(put(&t, box == 0 ? -1 : box, sent[box]++, n), RT_OK);
+        bool joined = false;
+        int to = box == 0 ? -1 : box;
+        if (r >> 40 & 1) CHECK_INT(put(&t, to, sent[box]++, n), RT_OK);
+        else CHECK_INT(join_or_put(&t, to, sent[box]++, n, &joined), RT_OK);
+        joins += joined;
         if (r / 4096 % 8 == 0) write_some(&t, r / 65536 % 4 ? SIZE_MAX : r / 262144 % 3000 + 1);
         if (t.there->out.bytes > 4u << 20) while (t.there->out.bytes) write_some(&t, SIZE_MAX);
         packets += read_all(&t);
@@ -417,6 +512,7 @@ static void test_random(void)
         for (int64_t m; (m = next(&t, k)) >= 0; got[k]++) CHECK_INT(m, got[k]);
         CHECK_INT(got[k], sent[k]);
     }
+    CHECK(joins > 1000);
     CHECK_INT(t.here->count.messages_in, 20000);
     CHECK_INT(t.here->count.bytes_in, t.there->count.bytes_out);
     CHECK(packets < 17000);
@@ -424,6 +520,7 @@ static void test_random(void)
 }
 
 TESTS(test_messages_of_one_way_share_a_frame, test_what_ends_a_frame,
+      test_a_payload_joins_by_number, test_what_may_not_join,
       test_who_does_not_unpack_gets_frames, test_many_at_once_and_the_limit, test_bad_packs,
       test_what_a_pack_may_hold, test_a_pack_in_fragments, test_no_memory,
       test_a_buffer_that_is_taken, test_a_buffer_that_is_not_taken,
