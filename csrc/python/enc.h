@@ -62,6 +62,42 @@ RT_INLINE void rt_enc_run(rt_enc *e, uint8_t tag, const void *p, size_t n) {
     rt_store_u32(w + 1, (uint32_t)n);
     rt_py_copy(w + 5, p, n);
 }
+/* Integers of at most two of Python's digits, which is 60 bits. */
+RT_INLINE bool rt_enc_small_int(PyObject *num, int64_t *out) {
+#if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030e0000
+    /* The low bits of the tag are the sign (0, 1 none, 2 negative). */
+    const struct _PyLongValue *v = &((PyLongObject *)num)->long_value;
+    const digit *d = v->ob_digit;
+    if (RT_LIKELY(v->lv_tag == 1 << 3)) {
+        *out = d[0];
+        return true;
+    }
+    size_t digits = v->lv_tag >> 3;
+    bool negative = (v->lv_tag & 3) == 2;
+#elif PY_VERSION_HEX < 0x030c0000
+    Py_ssize_t size = Py_SIZE(num);
+    const digit *d = ((PyLongObject *)num)->ob_digit;
+    if (RT_LIKELY(size == 1)) {
+        *out = d[0];
+        return true;
+    }
+    size_t digits = (size_t)(size < 0 ? -size : size);
+    bool negative = size < 0;
+#else
+    int overflow;
+    *out = PyLong_AsLongLongAndOverflow(num, &overflow);
+    return !overflow;
+#endif
+#if PY_VERSION_HEX < 0x030e0000
+    int64_t u;
+    if (digits == 1) u = d[0];
+    else if (digits == 2) u = (int64_t)d[0] | (int64_t)d[1] << PyLong_SHIFT;
+    else if (digits == 0) u = 0;
+    else return false;
+    *out = negative ? -u : u;
+    return true;
+#endif
+}
 /* One integer of up to 64 bits; needs 11 bytes of room. */
 RT_INLINE void rt_enc_i64(rt_enc *e, int64_t v) {
     uint8_t *w = e->w;
@@ -69,7 +105,7 @@ RT_INLINE void rt_enc_i64(rt_enc *e, int64_t v) {
         e->w = w + 2;
         w[0] = RT_TAG_SMALL_INTEGER;
         w[1] = (uint8_t)v;
-    } else if (v >= INT32_MIN && v <= INT32_MAX) {
+    } else if (v == (int32_t)v) {
         e->w = w + 5;
         w[0] = RT_TAG_INTEGER;
         rt_store_u32(w + 1, (uint32_t)v);
@@ -88,8 +124,6 @@ RT_INLINE void rt_enc_i64(rt_enc *e, int64_t v) {
 }
 /* Raises EncodeError: the text, then where in the term it happened. */
 int rt_enc_fail(rt_enc *e, const char *format, ...);
-/* Makes room for one more open container; EncodeError at max_depth. */
-rt_enc_frame *rt_enc_push(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n);
 
 /* Turns the finished list of n elements that began at `start` (an offset from
  * base, after its header) into a STRING when it can be one. */

@@ -10,6 +10,7 @@
 #define STANDS_MAX 4 /* objects that stand for one another, one after the other */
 
 enum kind { F_LIST, F_TUPLE, F_ITEMS, F_DICT, F_MAP };
+enum { END = 0, REST = 1, ANY = 2 }; /* see rest_of_list */
 
 /* Room */
 
@@ -109,7 +110,7 @@ int rt_enc_fail(rt_enc *e, const char *format, ...) {
 
 /* Frames */
 
-static int stack_grow(rt_enc *e) {
+RT_APART int stack_grow(rt_enc *e) {
     uint32_t cap = e->cap * 2;
     rt_enc_frame *own = e->stack == e->first ? NULL : e->stack;
     rt_enc_frame *bigger = rt_realloc(own, cap * sizeof *bigger);
@@ -123,13 +124,14 @@ static int stack_grow(rt_enc *e) {
     return 0;
 }
 
-/* What only a dict's frame has is set by open_dict. */
-rt_enc_frame *rt_enc_push(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n) {
-    if (RT_UNLIKELY(e->depth >= e->codec->max_depth)) {
-        rt_enc_fail(e, "the term is nested over %u deep (max_depth)",
-                    (unsigned)e->codec->max_depth);
-        return NULL;
-    }
+RT_APART rt_enc_frame *too_deep(rt_enc *e) {
+    rt_enc_fail(e, "the term is nested over %u deep (max_depth)", (unsigned)e->codec->max_depth);
+    return NULL;
+}
+
+/* One more open container. What only a dict's frame has is set by open_dict. */
+RT_INLINE rt_enc_frame *push(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n) {
+    if (RT_UNLIKELY(e->depth >= e->codec->max_depth)) return too_deep(e);
     if (RT_UNLIKELY(e->depth == e->cap) && stack_grow(e) < 0) return NULL;
     rt_enc_frame *f = &e->stack[e->depth++];
     f->obj = Py_NewRef(obj);
@@ -141,43 +143,17 @@ rt_enc_frame *rt_enc_push(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n) 
     return f;
 }
 
+/* For containers that are no dict. */
+RT_INLINE void pop_plain(rt_enc *e) { Py_DECREF(e->stack[--e->depth].obj); }
+
 static void pop(rt_enc *e) {
-    rt_enc_frame *f = &e->stack[--e->depth];
+    rt_enc_frame *f = &e->stack[e->depth - 1];
     if (f->kind == F_DICT || f->kind == F_MAP) {
         Py_XDECREF(f->held);
         Py_XDECREF(f->seen);
         rt_free(f->at);
     }
-    Py_DECREF(f->obj);
-}
-
-/* Integers of at most two of Python's digits, which is 60 bits. */
-RT_INLINE bool small_int(PyObject *num, int64_t *out) {
-#if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030e0000
-    /* The low bits of the tag are the sign (0, 1 none, 2 negative). */
-    const struct _PyLongValue *v = &((PyLongObject *)num)->long_value;
-    size_t digits = v->lv_tag >> 3;
-    const digit *d = v->ob_digit;
-    bool negative = (v->lv_tag & 3) == 2;
-#elif PY_VERSION_HEX < 0x030c0000
-    Py_ssize_t size = Py_SIZE(num);
-    size_t digits = (size_t)(size < 0 ? -size : size);
-    const digit *d = ((PyLongObject *)num)->ob_digit;
-    bool negative = size < 0;
-#else
-    int overflow;
-    *out = PyLong_AsLongLongAndOverflow(num, &overflow);
-    return !overflow;
-#endif
-#if PY_VERSION_HEX < 0x030e0000
-    int64_t u;
-    if (digits == 1) u = d[0];
-    else if (digits == 2) u = (int64_t)d[0] | (int64_t)d[1] << PyLong_SHIFT;
-    else if (digits == 0) u = 0;
-    else return false;
-    *out = negative ? -u : u;
-    return true;
-#endif
+    pop_plain(e);
 }
 
 /* A list of bytes is a STRING, as Erlang writes it. True: it was one, and is written whole;
@@ -186,7 +162,8 @@ static bool put_string(rt_enc *e, PyObject *list, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *item = PyList_GET_ITEM(list, i);
         int64_t v;
-        if (Py_TYPE(item) != &PyLong_Type || !small_int(item, &v) || v < 0 || v > 255) return false;
+        if (Py_TYPE(item) != &PyLong_Type || !rt_enc_small_int(item, &v) || v < 0 || v > 255)
+            return false;
     }
     uint8_t *w = e->w;
     e->w = w + 3 + n;
@@ -194,7 +171,7 @@ static bool put_string(rt_enc *e, PyObject *list, Py_ssize_t n) {
     rt_store_u16(w + 1, (uint16_t)n);
     for (Py_ssize_t i = 0; i < n; i++) {
         int64_t v = 0;
-        small_int(PyList_GET_ITEM(list, i), &v);
+        rt_enc_small_int(PyList_GET_ITEM(list, i), &v);
         w[3 + i] = (uint8_t)v;
     }
     return true;
@@ -212,21 +189,27 @@ static int open_list(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n) {
         if (put_string(e, obj, n)) return 0;
     }
     rt_enc_tag_u32(e, RT_TAG_LIST, (uint32_t)n);
-    return rt_enc_push(e, obj, kind, n) ? 0 : -1;
+    return push(e, obj, kind, n) ? 0 : -1;
+}
+
+RT_INLINE int tuple_head(rt_enc *e, Py_ssize_t n) {
+    if ((size_t)n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a tuple of %zd elements", n);
+    if (rt_enc_room(e, 5) < 0) return -1;
+    if (RT_UNLIKELY(n > UINT8_MAX)) {
+        rt_enc_tag_u32(e, RT_TAG_LARGE_TUPLE, (uint32_t)n);
+        return 0;
+    }
+    uint8_t *w = e->w;
+    e->w = w + 2;
+    w[0] = RT_TAG_SMALL_TUPLE;
+    w[1] = (uint8_t)n;
+    return 0;
 }
 
 static int open_tuple(rt_enc *e, PyObject *obj) {
     Py_ssize_t n = PyTuple_GET_SIZE(obj);
-    if ((size_t)n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a tuple of %zd elements", n);
-    if (rt_enc_room(e, 5) < 0) return -1;
-    if (n < 256) {
-        rt_enc_u8(e, RT_TAG_SMALL_TUPLE);
-        rt_enc_u8(e, (uint8_t)n);
-    } else {
-        rt_enc_tag_u32(e, RT_TAG_LARGE_TUPLE, (uint32_t)n);
-    }
-    if (n == 0) return 0;
-    return rt_enc_push(e, obj, F_TUPLE, n) ? 0 : -1;
+    if (tuple_head(e, n) < 0) return -1;
+    return n == 0 || push(e, obj, F_TUPLE, n) ? 0 : -1;
 }
 
 static int open_dict(rt_enc *e, PyObject *obj, PyObject *dict, uint8_t kind) {
@@ -235,7 +218,7 @@ static int open_dict(rt_enc *e, PyObject *obj, PyObject *dict, uint8_t kind) {
     if (rt_enc_room(e, 5) < 0) return -1;
     rt_enc_tag_u32(e, RT_TAG_MAP, (uint32_t)n);
     if (n == 0) return 0;
-    rt_enc_frame *f = rt_enc_push(e, obj, kind, n);
+    rt_enc_frame *f = push(e, obj, kind, n);
     if (!f) return -1;
     f->held = f->seen = NULL;
     f->key_type = NULL;
@@ -266,35 +249,41 @@ static int put_none(rt_enc *e) {
                                     : rt_enc_atom_lit(e, "nil", 3);
 }
 
+#define RUN_MAX (1u << 20) /* longer ones may be too long for their head, and are not in a hurry */
+
+RT_INLINE int put_run(rt_enc *e, const void *p, size_t n) {
+    if (RT_UNLIKELY(n > RUN_MAX)) return rt_enc_bytes(e, p, n);
+    if (RT_UNLIKELY(rt_enc_room(e, 5 + n) < 0)) return -1;
+    rt_enc_run(e, RT_TAG_BINARY, p, n);
+    return 1;
+}
+
 /* 1 written; 0 for what is no plain leaf. */
 RT_INLINE int put_leaf(rt_enc *e, PyObject *obj) {
     PyTypeObject *t = Py_TYPE(obj);
     if (t == &PyUnicode_Type) {
-        if (RT_LIKELY(PyUnicode_IS_COMPACT_ASCII(obj) && !e->codec->text_atom)) {
-            size_t n = (size_t)PyUnicode_GET_LENGTH(obj);
-            if (RT_UNLIKELY(n > 1u << 20)) return rt_enc_text(e, obj);
-            if (RT_UNLIKELY(rt_enc_room(e, 5 + n) < 0)) return -1;
-            rt_enc_run(e, RT_TAG_BINARY, ((PyASCIIObject *)obj) + 1, n);
-            return 1;
-        }
+        if (RT_LIKELY(PyUnicode_IS_COMPACT_ASCII(obj) && !e->codec->text_atom))
+            return put_run(e, ((PyASCIIObject *)obj) + 1, (size_t)PyUnicode_GET_LENGTH(obj));
         return rt_enc_text(e, obj);
     }
     if (t == &PyLong_Type) {
         int64_t v;
-        if (RT_UNLIKELY(!small_int(obj, &v))) return rt_enc_big(e, obj);
+        if (RT_UNLIKELY(!rt_enc_small_int(obj, &v))) return rt_enc_big(e, obj);
         if (RT_UNLIKELY(rt_enc_room(e, 11) < 0)) return -1;
         rt_enc_i64(e, v);
         return 1;
     }
     if (t == e->st->atom) {
         rt_atom_obj *a = (rt_atom_obj *)obj;
-        if (RT_UNLIKELY(rt_enc_room(e, a->ext_n) < 0)) return -1;
-        rt_py_copy(e->w, a->ext, a->ext_n);
-        e->w += a->ext_n;
+        size_t n = a->ext_n;
+        if (RT_UNLIKELY(rt_enc_room(e, n) < 0)) return -1;
+        uint8_t *w = e->w;
+        e->w = w + n;
+        rt_py_copy(w, a->ext, n);
         return 1;
     }
     if (t == &PyBytes_Type)
-        return rt_enc_bytes(e, PyBytes_AS_STRING(obj), (size_t)PyBytes_GET_SIZE(obj));
+        return put_run(e, PyBytes_AS_STRING(obj), (size_t)PyBytes_GET_SIZE(obj));
     if (t == &PyFloat_Type) return rt_enc_double(e, PyFloat_AS_DOUBLE(obj));
     if (obj == Py_True) return rt_enc_atom_lit(e, "true", 4);
     if (obj == Py_False) return rt_enc_atom_lit(e, "false", 5);
@@ -320,8 +309,9 @@ static int put_container(rt_enc *e, PyObject *obj) {
 }
 
 /* What is none of the usual: own types, subclasses, and what stands for something else. */
-static int put_odd(rt_enc *e, PyObject *obj) {
-    PyObject *held = NULL;
+RT_APART int put_odd(rt_enc *e, PyObject *obj) {
+    /* User code may run below and drop the object from its container. */
+    PyObject *held = Py_NewRef(obj);
     int rc = 0;
     /* What an object stands for may again stand for something, but not for ever. */
     for (int i = 0; i <= STANDS_MAX; i++) {
@@ -332,21 +322,41 @@ static int put_odd(rt_enc *e, PyObject *obj) {
         if (rc == 0) rc = rt_enc_own(e, obj);
         if (rc == 0) rc = rt_enc_foreign(e, obj, &instead);
         if (rc != 2) break;
-        Py_XSETREF(held, instead);
+        Py_SETREF(held, instead);
         obj = instead;
     }
     if (rc == 0 || rc == 2) rc = rt_enc_fail(e, "cannot encode %.200s", Py_TYPE(obj)->tp_name);
-    Py_XDECREF(held);
+    Py_DECREF(held);
     return rc < 0 ? -1 : 0;
 }
 
-static int put_rest(rt_enc *e, PyObject *obj) {
-    PyTypeObject *t = Py_TYPE(obj);
-    if (t == &PyTuple_Type) return open_tuple(e, obj);
-    if (t == &PyList_Type) return open_list(e, obj, F_LIST, PyList_GET_SIZE(obj));
-    if (t == &PyDict_Type) return open_dict(e, obj, obj, F_DICT);
-    if (t == e->st->pid || t == e->st->ref) return rt_enc_own(e, obj) < 0 ? -1 : 0;
-    return put_odd(e, obj);
+/* A tuple of leaves needs no frame. It gets one when something else comes, which becomes *obj,
+ * and when a leaf fails: that one then fails once more, and the error says where. */
+RT_INLINE int put_tuple(rt_enc *e, PyObject **obj) {
+    PyObject *tuple = *obj;
+    Py_ssize_t n = PyTuple_GET_SIZE(tuple);
+    if (RT_UNLIKELY(e->depth >= e->codec->max_depth)) return open_tuple(e, tuple);
+    if (RT_UNLIKELY(tuple_head(e, n) < 0)) return -1;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        *obj = PyTuple_GET_ITEM(tuple, i);
+        int rc = put_leaf(e, *obj);
+        if (RT_LIKELY(rc > 0)) continue;
+        if (rc < 0) PyErr_Clear();
+        rt_enc_frame *f = push(e, tuple, F_TUPLE, n);
+        if (!f) return -1;
+        f->done = rc < 0 ? i : i + 1;
+        return rc < 0 ? END : REST;
+    }
+    return END;
+}
+
+RT_INLINE int put_rest(rt_enc *e, PyObject **obj) {
+    PyTypeObject *t = Py_TYPE(*obj);
+    if (t == &PyTuple_Type) return put_tuple(e, obj);
+    if (t == &PyList_Type) return open_list(e, *obj, F_LIST, PyList_GET_SIZE(*obj));
+    if (t == &PyDict_Type) return open_dict(e, *obj, *obj, F_DICT);
+    if (t == e->st->pid || t == e->st->ref) return rt_enc_own(e, *obj) < 0 ? -1 : END;
+    return put_odd(e, *obj);
 }
 
 /* The next value to write */
@@ -370,7 +380,7 @@ static int end_list(rt_enc *e, rt_enc_frame *f) {
         if (rt_enc_room(e, 1) < 0) return -1;
         rt_enc_u8(e, RT_TAG_NIL);
     }
-    pop(e);
+    pop_plain(e);
     return 0;
 }
 
@@ -441,7 +451,6 @@ static int check_key(rt_enc *e, rt_enc_frame *f) {
  * comes that is no plain leaf: REST with *out (borrowed from the frame or its container); ANY
  * when it may be a leaf all the same. Leaves run no user's code, so what was looked at once
  * stays as it is until one of these returns. */
-enum { END = 0, REST = 1, ANY = 2 };
 
 static int rest_of_list(rt_enc *e, rt_enc_frame *f, PyObject **out) {
     PyObject *list = f->obj;
@@ -469,7 +478,7 @@ static int rest_of_tuple(rt_enc *e, rt_enc_frame *f, PyObject **out) {
         *out = item;
         return rc < 0 ? -1 : REST;
     }
-    pop(e);
+    pop_plain(e);
     return END;
 }
 
@@ -550,18 +559,14 @@ static int check_size(rt_enc *e) {
 }
 
 static int run(rt_enc *e, PyObject *obj) {
-    int rc = ANY;
+    /* Most messages are tuples, which put_leaf would tell last. */
+    int rc = Py_IS_TYPE(obj, &PyTuple_Type) ? REST : ANY;
     for (;;) {
         if (rc == ANY) {
             int leaf = put_leaf(e, obj);
             rc = leaf == 0 ? REST : leaf < 0 ? -1 : END;
         }
-        if (rc == REST) {
-            /* User code may run below and drop the object from its container. */
-            Py_INCREF(obj);
-            rc = put_rest(e, obj);
-            Py_DECREF(obj);
-        }
+        while (rc == REST) rc = put_rest(e, &obj);
         if (rc < 0) return -1;
         if (e->depth == 0) return check_size(e);
         rc = rest_of(e, &e->stack[e->depth - 1], &obj);
@@ -570,7 +575,7 @@ static int run(rt_enc *e, PyObject *obj) {
 
 /* Entry points */
 
-static void enc_init(rt_enc *e, const rt_codec *codec) {
+RT_INLINE void enc_init(rt_enc *e, const rt_codec *codec) {
     e->st = rt_py_st;
     e->codec = codec;
     e->buf = NULL;
@@ -582,16 +587,16 @@ static void enc_init(rt_enc *e, const rt_codec *codec) {
     e->cap = RT_ENC_STACK;
 }
 
-static void enc_fini(rt_enc *e) {
-    while (e->depth) pop(e);
-    if (e->stack != e->first) rt_free(e->stack);
+RT_INLINE void enc_fini(rt_enc *e) {
+    while (RT_UNLIKELY(e->depth)) pop(e);
+    if (RT_UNLIKELY(e->stack != e->first)) rt_free(e->stack);
     if (e->scratch) e->st->scratch_taken = false;
     Py_XDECREF(e->bytes);
 }
 
 int rt_py_encode(PyObject *codec, PyObject *term, rt_buf *out) {
     rt_enc e;
-    enc_init(&e, (rt_codec *)(rt_py_is_codec(codec) ? codec : rt_py_st->codec_default));
+    enc_init(&e, rt_py_codec(codec));
     size_t before = out->n;
     if (rt_buf_reserve(out, 64) < 0) {
         PyErr_NoMemory();

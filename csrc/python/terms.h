@@ -72,6 +72,12 @@ int rt_py_map_add(PyObject *map, PyObject *key, PyObject *value);
 /* Bytes that are equal exactly when two terms are the same in Erlang. */
 PyObject *rt_py_canonical(PyObject *term);
 
+/* What a codec or None says, in C. */
+RT_INLINE const rt_codec *rt_py_codec(PyObject *codec) {
+    bool own = codec && Py_IS_TYPE(codec, rt_py_st->codec);
+    return (const rt_codec *)(own ? codec : rt_py_st->codec_default);
+}
+
 enum rt_encode_mode { RT_ENCODE_PLAIN, RT_ENCODE_CANONICAL };
 /* A whole external term with its version byte, as bytes; obeys `compressed`. */
 PyObject *rt_py_encode_bytes(const rt_codec *codec, PyObject *term);
