@@ -23,11 +23,10 @@ typedef struct rt_dec_frame {
 
 typedef struct rt_dec {
     rt_cursor c;
-    const uint8_t *from;     /* offset 0 of errors */
+    const uint8_t *from;     /* offset 0 of errors, and of the owner */
     const rt_codec *codec;
     rt_py_state *st;
     PyObject *owner;         /* memoryviews are slices of it; NULL: copy */
-    const uint8_t *owner_at;
     uint64_t owed;           /* values that open containers still wait for */
     uint32_t keys;           /* over 0: inside a map key, everything is frozen */
     uint32_t keys_depth;     /* depth at which the outermost key began */
@@ -52,7 +51,11 @@ void rt_dec_blame(const uint8_t *base, const uint8_t *at, PyObject *prefix, bool
 int rt_dec_struct(rt_dec *d, PyObject **v);
 
 /* What an atom stands for; `plain`: true, false and nil stand for themselves. */
-PyObject *rt_dec_atom_value(rt_dec *d, rt_atom_obj *a, bool plain);
+PyObject *rt_dec_special(const rt_dec *d, rt_atom_obj *a);
+RT_INLINE PyObject *rt_dec_atom_value(const rt_dec *d, rt_atom_obj *a, bool plain) {
+    if (RT_LIKELY(plain || a->special == RT_ATOM_PLAIN)) return Py_NewRef((PyObject *)a);
+    return rt_dec_special(d, a);
+}
 /* The text of a binary, bytes when it is no UTF-8. */
 PyObject *rt_dec_text(const uint8_t *p, size_t n);
 

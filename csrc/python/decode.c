@@ -586,27 +586,25 @@ static PyObject *next_container(rt_dec *d, uint64_t owed, uint32_t level) {
     }
 }
 
-static void dec_fini(rt_dec *d) {
-    while (d->depth) {
+RT_INLINE void dec_fini(rt_dec *d) {
+    while (RT_UNLIKELY(d->depth)) {
         rt_dec_frame *f = &d->stack[--d->depth];
         Py_DECREF(f->obj);
         Py_XDECREF(f->key);
         rt_free(f->hashes);
     }
-    if (d->stack != d->first) rt_free(d->stack);
+    if (RT_UNLIKELY(d->stack != d->first)) rt_free(d->stack);
 }
 
 static PyObject *decode_plain(const rt_codec *codec, const uint8_t *base, const uint8_t *p,
                               size_t n, size_t *used, PyObject *owner) {
-    rt_dec d;
+    rt_dec d; /* what next_any, odd_tail and key_begins set is left out: most terms need none of it */
     d.c = rt_cursor_of(p, n);
     d.from = base;
     d.codec = codec;
     d.st = rt_py_st;
     d.owner = owner;
-    d.owner_at = base;
-    d.owed = 0;
-    d.keys = d.keys_depth = d.depth = d.above = 0;
+    d.keys = d.depth = 0;
     d.nest = codec->max_depth < RT_DEC_NEST ? codec->max_depth : RT_DEC_NEST;
     d.cap = RT_DEC_STACK;
     d.stack = d.first;
@@ -627,7 +625,7 @@ static PyObject *refuse(const uint8_t *base, const uint8_t *at, const char *text
 
 /* Opens a compressed term and decodes what is in it; offsets inside mean
  * nothing to the caller, so errors name the compressed term. */
-static PyObject *decode_compressed(const rt_codec *codec, const uint8_t *base, const uint8_t *p,
+RT_APART PyObject *decode_compressed(const rt_codec *codec, const uint8_t *base, const uint8_t *p,
                                    size_t n, size_t *used) {
     static const rt_limits limits = RT_LIMITS_DEFAULT;
     rt_buf plain = RT_BUF_INIT;
@@ -658,6 +656,5 @@ PyObject *rt_py_decode_at(const rt_codec *codec, const uint8_t *base, const uint
 }
 
 PyObject *rt_py_decode(PyObject *codec, const uint8_t *p, size_t n, size_t *used) {
-    rt_codec *policies = (rt_codec *)(rt_py_is_codec(codec) ? codec : rt_py_st->codec_default);
-    return rt_py_decode_at(policies, p, p, n, used, NULL);
+    return rt_py_decode_at(rt_py_codec(codec), p, p, n, used, NULL);
 }

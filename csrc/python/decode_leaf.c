@@ -17,9 +17,8 @@ PyObject *rt_dec_fail(const rt_dec *d, const uint8_t *at, const char *text) {
 
 /* Atoms */
 
-PyObject *rt_dec_atom_value(rt_dec *d, rt_atom_obj *a, bool plain) {
+PyObject *rt_dec_special(const rt_dec *d, rt_atom_obj *a) {
     bool undefined = d->codec->none_undefined;
-    if (RT_LIKELY(plain || a->special == RT_ATOM_PLAIN)) return Py_NewRef((PyObject *)a);
     switch (a->special) {
     case RT_ATOM_TRUE: return Py_NewRef(Py_True);
     case RT_ATOM_FALSE: return Py_NewRef(Py_False);
@@ -179,7 +178,7 @@ static PyObject *binary_str(rt_dec *d, const uint8_t *p, size_t n) {
 
 static PyObject *binary_view(rt_dec *d, const uint8_t *p, size_t n) {
     if (d->owner) {
-        Py_ssize_t at = p - d->owner_at;
+        Py_ssize_t at = p - d->from;
         PyObject *from = PyLong_FromSsize_t(at), *to = PyLong_FromSsize_t(at + (Py_ssize_t)n);
         PyObject *slice = from && to ? PySlice_New(from, to, NULL) : NULL;
         PyObject *view = slice ? PyObject_GetItem(d->owner, slice) : NULL;
