@@ -154,6 +154,10 @@ static int64_t ident(scanner *s, const uint8_t *p, size_t left) {
     return (int64_t)(head + tail);
 }
 
+RT_INLINE bool is_finite(const uint8_t *p) {
+    return (rt_load_u64(p) & FLOAT_EXPONENT_BITS) != FLOAT_EXPONENT_BITS;
+}
+
 static int64_t small_integer(const uint8_t *p, size_t left, int64_t low) {
     rt_cursor c = rt_cursor_of(p, left);
     int64_t v;
@@ -197,8 +201,43 @@ static int64_t rare_leaf(scanner *s, const uint8_t *p, size_t left) {
     }
 }
 
+/* Passes the usual leaves that stand at p, at most *count of them. At anything else it stops, and
+ * at what is cut or wrong: leaf() reads that, and says what it is. */
+RT_INLINE const uint8_t *plain_leaves(const uint8_t *p, const uint8_t *end, uint64_t *count) {
+    for (; *count > 0; --*count) {
+        size_t left = (size_t)(end - p), n;
+        if (RT_UNLIKELY(left < 2)) break;
+        switch (*p) {
+        case RT_TAG_SMALL_INTEGER: n = 2; break;
+        case RT_TAG_INTEGER: n = 5; break;
+        case RT_TAG_SMALL_BIG: n = 3 + (size_t)p[1]; break;
+        case RT_TAG_NIL: n = 1; break;
+        case RT_TAG_BINARY:
+            if (RT_UNLIKELY(left < 5)) return p;
+            n = 5 + (size_t)rt_load_u32(p + 1);
+            break;
+        case RT_TAG_SMALL_ATOM_UTF8:
+            n = 2 + (size_t)p[1];
+            if (RT_UNLIKELY(left < n || !rt_ascii(p + 2, n - 2))) return p;
+            break;
+        case RT_TAG_STRING:
+            if (RT_UNLIKELY(left < 3)) return p;
+            n = 3 + (size_t)rt_load_u16(p + 1);
+            break;
+        case RT_TAG_NEW_FLOAT:
+            if (RT_UNLIKELY(left < 9 || !is_finite(p + 1))) return p;
+            n = 9;
+            break;
+        default: return p;
+        }
+        if (RT_UNLIKELY(left < n)) break;
+        p += n;
+    }
+    return p;
+}
+
 /* Returns 0 for a container. */
-RT_INLINE int64_t leaf(scanner *s, const uint8_t *p, size_t left) {
+static int64_t leaf(scanner *s, const uint8_t *p, size_t left) {
     uint64_t n;
     switch (p[0]) {
     case RT_TAG_SMALL_INTEGER:
@@ -211,8 +250,7 @@ RT_INLINE int64_t leaf(scanner *s, const uint8_t *p, size_t left) {
         return left < n ? RT_AGAIN : (int64_t)n;
     case RT_TAG_NEW_FLOAT:
         if (left < 9) return RT_AGAIN;
-        if ((rt_load_u64(p + 1) & FLOAT_EXPONENT_BITS) == FLOAT_EXPONENT_BITS) return RT_EBAD;
-        return 9;
+        return is_finite(p + 1) ? 9 : RT_EBAD;
     case RT_TAG_SMALL_ATOM_UTF8:
     case RT_TAG_ATOM_UTF8:
     case RT_TAG_SMALL_ATOM_LATIN1:
@@ -318,26 +356,26 @@ RT_INLINE int push(scanner *s, level cur) {
     return RT_OK;
 }
 
-/* Walks one term from *at and leaves *at where it stopped. */
-static int walk(scanner *s, const uint8_t **at) {
-    const uint8_t *p = *at;
-    level cur = {1, NULL}, inside;
+/* Walks the terms of `cur`, and of the levels on the stack, from *at; leaves *at where it stopped. */
+static int walk(scanner *s, const uint8_t **at, level cur) {
+    const uint8_t *p = *at, *end = s->end;
+    level inside;
     int64_t used;
     for (;;) {
-        while (cur.left == 0) {
+        p = plain_leaves(p, end, &cur.left);
+        if (cur.left == 0) {
             if (RT_UNLIKELY(cur.fun_end && cur.fun_end != p)) goto bad_fun;
-            if (s->depth == 0) goto done;
+            if (s->depth == 0) break;
             cur = s->stack[--s->depth];
+            continue;
         }
         cur.left--;
-        if (RT_UNLIKELY(p == s->end)) {
-            used = RT_AGAIN;
-            goto fail;
-        }
-        used = leaf(s, p, (size_t)(s->end - p));
+        used = RT_AGAIN;
+        if (RT_UNLIKELY(p == end)) goto fail;
+        used = *p == RT_TAG_SMALL_TUPLE ? 0 : leaf(s, p, (size_t)(end - p));
         if (used == 0) {
             int rc;
-            used = container(s, p, (size_t)(s->end - p), &inside);
+            used = container(s, p, (size_t)(end - p), &inside);
             if (RT_UNLIKELY(used < 0)) goto fail;
             rc = push(s, cur);
             if (RT_UNLIKELY(rc < 0)) {
@@ -349,7 +387,6 @@ static int walk(scanner *s, const uint8_t **at) {
         if (RT_UNLIKELY(used < 0)) goto fail;
         p += used;
     }
-done:
     *at = p;
     return RT_OK;
 bad_fun:
@@ -372,11 +409,21 @@ static int64_t scan_compressed(const uint8_t *p, size_t n, rt_scan *scan) {
     return used + 1;
 }
 
-int64_t rt_term_scan(const uint8_t *p, size_t n, rt_scan *scan) {
+RT_INLINE int64_t seen(rt_scan *scan, int64_t n, uint32_t cache_refs, bool fun, uint64_t grown) {
+    scan->cache_refs = cache_refs;
+    scan->fun = fun;
+    scan->compressed = false;
+    scan->expanded_bytes = (uint64_t)n + grown;
+    return n;
+}
+
+/* Scans what begins at p, of which the tuple's head and some leaves before `at` have been seen, and
+ * `left` terms are still to come: one, if nothing has been seen. */
+RT_APART int64_t scan_rest(const uint8_t *p, size_t n, const uint8_t *at, uint64_t left,
+                           rt_scan *scan) {
     scanner s;
-    const uint8_t *at = p;
+    level cur = {left, NULL};
     int rc;
-    if (n > 0 && p[0] == RT_TAG_COMPRESSED) return scan_compressed(p, n, scan);
     s.end = p + n;
     s.atoms = scan->atoms;
     s.begin = p;
@@ -385,18 +432,28 @@ int64_t rt_term_scan(const uint8_t *p, size_t n, rt_scan *scan) {
     s.fun = false;
     s.grown = 0;
     s.stack = s.space;
-    s.depth = 0;
+    s.space[0] = (level){0, NULL}; /* around the tuple */
+    s.depth = at != p;
     s.cap = LEVELS_INLINE;
     s.depth_max = scan->depth_max;
-    rc = walk(&s, &at);
+    rc = walk(&s, &at, cur);
     if (s.stack != s.space) rt_free(s.stack);
     if (rc < 0) {
         scan->error_offset = (size_t)(at - p);
         return rc;
     }
-    scan->cache_refs = s.cache_refs;
-    scan->fun = s.fun;
-    scan->compressed = false;
-    scan->expanded_bytes = (uint64_t)(at - p) + s.grown;
-    return at - p;
+    return seen(scan, at - p, s.cache_refs, s.fun, s.grown);
+}
+
+/* Most messages are a tuple of the usual leaves, which needs no stack. */
+int64_t rt_term_scan(const uint8_t *p, size_t n, rt_scan *scan) {
+    const uint8_t *at = p;
+    uint64_t left = 1;
+    if (RT_LIKELY(n >= 2 && p[0] == RT_TAG_SMALL_TUPLE && p[1] <= n - 2 && scan->depth_max > 0)) {
+        left = p[1];
+        at = plain_leaves(p + 2, p + n, &left);
+        if (RT_LIKELY(left == 0)) return seen(scan, at - p, 0, false, 0);
+    }
+    if (RT_UNLIKELY(n > 0 && p[0] == RT_TAG_COMPRESSED)) return scan_compressed(p, n, scan);
+    return scan_rest(p, n, at, left, scan);
 }

@@ -154,6 +154,34 @@ static void where_it_went_wrong(void) {
     CHECK_INT(s.error_offset, 2);
 }
 
+/* The last leaf of a tuple, changed and cut: what stands before it was right. */
+static void where_a_leaf_went_wrong(void) {
+    static const struct {
+        const char *bytes;
+        size_t n;
+    } wrong[] = {
+        {"w\1\xff", 3},
+        {"F\x7f\xf0\0\0\0\0\0\0", 9},
+        {"M\0\0\0\1\11\0", 7},
+        {"Q", 1},
+    };
+    static const uint8_t before[] = {104, 3, 97, 1, 119, 1, 'a'};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        uint8_t p[32];
+        rt_scan s = scan_with(1, NULL);
+        memcpy(p, before, sizeof before);
+        memcpy(p + sizeof before, wrong[i].bytes, wrong[i].n);
+        CHECK_INT(rt_term_scan(p, sizeof before + wrong[i].n, &s), RT_EBAD);
+        CHECK_INT(s.error_offset, sizeof before);
+        s = scan_with(1, NULL);
+        CHECK_INT(rt_term_scan(p, sizeof before, &s), RT_AGAIN);
+        CHECK_INT(s.error_offset, sizeof before);
+        s = scan_with(0, NULL);
+        CHECK_INT(rt_term_scan(p, sizeof before, &s), RT_ELIMIT);
+        CHECK_INT(s.error_offset, 0);
+    }
+}
+
 /* Erlang ignores a fun's size and takes any term for its pid. Relaying and
  * skipping rely on the size, so it must be right here. */
 static size_t fun_of(uint8_t *p, uint32_t size_error, uint8_t free_claimed, bool with_pid) {
@@ -295,6 +323,7 @@ static void without_memory_the_scan_says_so(void) {
 
 TESTS(whole_terms_of_erlang, what_follows_a_term_is_left_alone, a_term_cut_anywhere_is_incomplete,
       a_changed_byte_never_confuses, what_erlang_refuses_is_refused, the_right_code,
-      where_it_went_wrong, funs_must_be_as_long_as_they_say, nesting_counts_and_is_limited,
+      where_it_went_wrong, where_a_leaf_went_wrong, funs_must_be_as_long_as_they_say,
+      nesting_counts_and_is_limited,
       a_million_levels_are_refused, a_flat_term_needs_no_depth, claimed_lengths_are_not_believed,
       without_memory_the_scan_says_so)
