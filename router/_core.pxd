@@ -336,6 +336,7 @@ cdef extern from "router.h":
     PyObject *rt_py_decode_or_null "rt_py_decode"(object codec, const uint8_t *p, size_t n,
                                                  size_t *used)
     object rt_py_decode(object codec, const uint8_t *p, size_t n, size_t *used)
+    int rt_py_decode_append(object codec, const uint8_t *p, size_t n, list terms)
     object rt_py_pid(object node_atom, uint32_t id, uint32_t serial, uint32_t creation)
     object rt_py_ref(object node_atom, uint32_t creation, const uint32_t *word, uint32_t words)
     object rt_py_atom(const uint8_t *utf8, size_t n)

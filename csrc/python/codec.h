@@ -28,6 +28,8 @@ int rt_py_encode(PyObject *codec, PyObject *term, rt_buf *out);
  * ATOM_CACHE_REF); *used gets its length in bytes. Safe on bytes that were
  * never scanned. On failure the DecodeError's offset counts from p. */
 PyObject *rt_py_decode(PyObject *codec, const uint8_t *p, size_t n, size_t *used);
+/* The same as the next item of a list; 0, or -1 and the list is as it was. */
+int rt_py_decode_append(PyObject *codec, const uint8_t *p, size_t n, PyObject *list);
 
 /* Identifiers. `node_atom` is an Atom. */
 PyObject *rt_py_pid(PyObject *node_atom, uint32_t id, uint32_t serial, uint32_t creation);

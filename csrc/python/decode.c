@@ -658,3 +658,19 @@ PyObject *rt_py_decode_at(const rt_codec *codec, const uint8_t *base, const uint
 PyObject *rt_py_decode(PyObject *codec, const uint8_t *p, size_t n, size_t *used) {
     return rt_py_decode_at(rt_py_codec(codec), p, p, n, used, NULL);
 }
+
+int rt_py_decode_append(PyObject *codec, const uint8_t *p, size_t n, PyObject *list) {
+    size_t used;
+    PyObject *term = rt_py_decode_at(rt_py_codec(codec), p, p, n, &used, NULL);
+    if (RT_UNLIKELY(!term)) return -1;
+    PyListObject *l = (PyListObject *)list;
+    Py_ssize_t at = Py_SIZE(l);
+    if (RT_LIKELY(at < l->allocated)) { /* it has room, and takes our reference */
+        l->ob_item[at] = term;
+        Py_SET_SIZE(l, at + 1);
+        return 0;
+    }
+    int rc = PyList_Append(list, term);
+    Py_DECREF(term);
+    return rc;
+}
