@@ -596,6 +596,15 @@ RT_INLINE void dec_fini(rt_dec *d) {
     if (RT_UNLIKELY(d->stack != d->first)) rt_free(d->stack);
 }
 
+/* What is being built is no garbage, and no user code runs meanwhile: a collector that looks
+ * at it again and again only takes time. */
+RT_APART PyObject *next_uncollected(rt_dec *d) {
+    bool paused = PyGC_Disable();
+    PyObject *out = next_container(d, 0, 0);
+    if (paused) PyGC_Enable();
+    return out;
+}
+
 static PyObject *decode_plain(const rt_codec *codec, const uint8_t *base, const uint8_t *p,
                               size_t n, size_t *used, PyObject *owner) {
     rt_dec d; /* what next_any, odd_tail and key_begins set is left out: most terms need none of it */
@@ -608,12 +617,9 @@ static PyObject *decode_plain(const rt_codec *codec, const uint8_t *base, const 
     d.nest = codec->max_depth < RT_DEC_NEST ? codec->max_depth : RT_DEC_NEST;
     d.cap = RT_DEC_STACK;
     d.stack = d.first;
-    /* What is being built is no garbage, and no user code runs meanwhile: a
-     * collector that looks at it again and again only takes time. */
-    bool paused = n >= GC_PAUSE_BYTES && !codec->from_term && PyGC_Disable();
-    PyObject *out = next_container(&d, 0, 0);
+    bool long_one = n >= GC_PAUSE_BYTES && !codec->from_term;
+    PyObject *out = RT_UNLIKELY(long_one) ? next_uncollected(&d) : next_container(&d, 0, 0);
     dec_fini(&d);
-    if (paused) PyGC_Enable();
     if (out) *used = (size_t)(d.c.p - p);
     return out;
 }

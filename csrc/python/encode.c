@@ -193,16 +193,16 @@ static int open_list(rt_enc *e, PyObject *obj, uint8_t kind, Py_ssize_t n) {
 }
 
 RT_INLINE int tuple_head(rt_enc *e, Py_ssize_t n) {
-    if ((size_t)n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a tuple of %zd elements", n);
     if (rt_enc_room(e, 5) < 0) return -1;
-    if (RT_UNLIKELY(n > UINT8_MAX)) {
-        rt_enc_tag_u32(e, RT_TAG_LARGE_TUPLE, (uint32_t)n);
+    if (RT_LIKELY(n <= UINT8_MAX)) {
+        uint8_t *w = e->w;
+        e->w = w + 2;
+        w[0] = RT_TAG_SMALL_TUPLE;
+        w[1] = (uint8_t)n;
         return 0;
     }
-    uint8_t *w = e->w;
-    e->w = w + 2;
-    w[0] = RT_TAG_SMALL_TUPLE;
-    w[1] = (uint8_t)n;
+    if ((size_t)n > UINT32_MAX) return rt_enc_fail(e, "cannot encode a tuple of %zd elements", n);
+    rt_enc_tag_u32(e, RT_TAG_LARGE_TUPLE, (uint32_t)n);
     return 0;
 }
 
@@ -575,21 +575,25 @@ static int run(rt_enc *e, PyObject *obj) {
 
 /* Entry points */
 
+/* Without room, which comes from elsewhere. */
 RT_INLINE void enc_init(rt_enc *e, const rt_codec *codec) {
     e->st = rt_py_st;
     e->codec = codec;
     e->buf = NULL;
     e->bytes = NULL;
     e->scratch = e->canonical = false;
-    e->w = e->base = e->end = NULL;
     e->stack = e->first;
     e->depth = 0;
     e->cap = RT_ENC_STACK;
 }
 
-RT_INLINE void enc_fini(rt_enc *e) {
+RT_INLINE void drop_frames(rt_enc *e) {
     while (RT_UNLIKELY(e->depth)) pop(e);
     if (RT_UNLIKELY(e->stack != e->first)) rt_free(e->stack);
+}
+
+static void enc_fini(rt_enc *e) {
+    drop_frames(e);
     if (e->scratch) e->st->scratch_taken = false;
     Py_XDECREF(e->bytes);
 }
@@ -607,7 +611,7 @@ int rt_py_encode(PyObject *codec, PyObject *term, rt_buf *out) {
     e.end = out->p + out->cap;
     int rc = run(&e, term);
     out->n = rc < 0 ? before : (size_t)(e.w - out->p);
-    enc_fini(&e);
+    drop_frames(&e); /* there is no memory of its own */
     return rc;
 }
 
@@ -619,8 +623,9 @@ static int run_own(rt_enc *e, PyObject *term, size_t head) {
         e->base = st->scratch;
         e->end = st->scratch + RT_PY_SCRATCH;
         e->w = e->base;
-    } else if (grow_own(e, 0, 256) < 0) {
-        return -1;
+    } else {
+        e->base = e->end = NULL;
+        if (grow_own(e, 0, 256) < 0) return -1;
     }
     e->w += head;
     return run(e, term);
