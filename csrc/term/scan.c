@@ -38,14 +38,18 @@ typedef struct level {
     const uint8_t *fun_end; /* where a fun must end; NULL for anything else */
 } level;
 
+/* The cache references seen so far. */
+typedef struct refs {
+    rt_scan *scan;
+    const uint8_t *begin;
+    uint64_t grown;    /* bytes that expanding will add */
+    uint32_t n;
+} refs;
+
 typedef struct scanner {
     const uint8_t *end;
-    const rt_atoms *atoms;
-    const uint8_t *begin;
-    uint32_t *ref_at;
-    uint32_t cache_refs;
+    refs refs;
     bool fun;
-    uint64_t grown;    /* bytes that expanding will add */
     level *stack;      /* `space` or the heap */
     uint32_t depth, cap, depth_max;
     level space[LEVELS_INLINE];
@@ -61,14 +65,15 @@ static int64_t utf8_atom(const uint8_t *name, size_t n, size_t head) {
     return (int64_t)(head + n);
 }
 
-static int64_t cache_ref(scanner *s, const uint8_t *p, size_t left) {
+RT_INLINE int64_t cache_ref(refs *r, const uint8_t *p, size_t left) {
+    const rt_atoms *atoms = r->scan->atoms;
     size_t name;
     if (left < 2) return RT_AGAIN;
-    if (!s->atoms || p[1] >= s->atoms->count) return RT_EBAD;
-    name = s->atoms->at[p[1]].n;
-    if (s->cache_refs < RT_SCAN_REFS_MAX) s->ref_at[s->cache_refs] = (uint32_t)(p - s->begin);
-    s->cache_refs++;
-    s->grown += (name < 256 ? 2 : 3) + name - 2;
+    if (!atoms || p[1] >= atoms->count) return RT_EBAD;
+    name = atoms->at[p[1]].n;
+    if (r->n < RT_SCAN_REFS_MAX) r->scan->ref_at[r->n] = (uint32_t)(p - r->begin);
+    r->n++;
+    r->grown += (name < 256 ? 2 : 3) + name - 2;
     return 2;
 }
 
@@ -77,7 +82,7 @@ static int64_t rare_atom(scanner *s, const uint8_t *p, size_t left) {
     bool latin1 = p[0] == RT_TAG_ATOM_LATIN1 || p[0] == RT_TAG_SMALL_ATOM_LATIN1;
     switch (p[0]) {
     case RT_TAG_ATOM_CACHE_REF:
-        return cache_ref(s, p, left);
+        return cache_ref(&s->refs, p, left);
     case RT_TAG_SMALL_ATOM_UTF8:
     case RT_TAG_SMALL_ATOM_LATIN1:
         if (left < 2) return RT_AGAIN;
@@ -203,7 +208,8 @@ static int64_t rare_leaf(scanner *s, const uint8_t *p, size_t left) {
 
 /* Passes the usual leaves that stand at p, at most *count of them. At anything else it stops, and
  * at what is cut or wrong: leaf() reads that, and says what it is. */
-RT_INLINE const uint8_t *plain_leaves(const uint8_t *p, const uint8_t *end, uint64_t *count) {
+RT_INLINE const uint8_t *plain_leaves(refs *r, const uint8_t *p, const uint8_t *end,
+                                      uint64_t *count) {
     for (; *count > 0; --*count) {
         size_t left = (size_t)(end - p), n;
         if (RT_UNLIKELY(left < 2)) break;
@@ -219,6 +225,10 @@ RT_INLINE const uint8_t *plain_leaves(const uint8_t *p, const uint8_t *end, uint
         case RT_TAG_SMALL_ATOM_UTF8:
             n = 2 + (size_t)p[1];
             if (RT_UNLIKELY(left < n || !rt_ascii(p + 2, n - 2))) return p;
+            break;
+        case RT_TAG_ATOM_CACHE_REF:
+            if (RT_UNLIKELY(cache_ref(r, p, left) < 0)) return p;
+            n = 2;
             break;
         case RT_TAG_STRING:
             if (RT_UNLIKELY(left < 3)) return p;
@@ -362,7 +372,7 @@ static int walk(scanner *s, const uint8_t **at, level cur) {
     level inside;
     int64_t used;
     for (;;) {
-        p = plain_leaves(p, end, &cur.left);
+        p = plain_leaves(&s->refs, p, end, &cur.left);
         if (cur.left == 0) {
             if (RT_UNLIKELY(cur.fun_end && cur.fun_end != p)) goto bad_fun;
             if (s->depth == 0) break;
@@ -409,51 +419,49 @@ static int64_t scan_compressed(const uint8_t *p, size_t n, rt_scan *scan) {
     return used + 1;
 }
 
-RT_INLINE int64_t seen(rt_scan *scan, int64_t n, uint32_t cache_refs, bool fun, uint64_t grown) {
-    scan->cache_refs = cache_refs;
-    scan->fun = fun;
-    scan->compressed = false;
-    scan->expanded_bytes = (uint64_t)n + grown;
+RT_INLINE int64_t seen(const refs *r, const uint8_t *end, bool fun) {
+    int64_t n = end - r->begin;
+    r->scan->cache_refs = r->n;
+    r->scan->fun = fun;
+    r->scan->compressed = false;
+    r->scan->expanded_bytes = (uint64_t)n + r->grown;
     return n;
 }
 
-/* Scans what begins at p, of which the tuple's head and some leaves before `at` have been seen, and
- * `left` terms are still to come: one, if nothing has been seen. */
-RT_APART int64_t scan_rest(const uint8_t *p, size_t n, const uint8_t *at, uint64_t left,
-                           rt_scan *scan) {
+/* Scans on at `at`: at the beginning, where the one term is still to come; or behind the head of a
+ * tuple and some leaves of it, where `left` are. */
+RT_APART int64_t scan_rest(refs seen_refs, const uint8_t *at, const uint8_t *end, uint64_t left) {
     scanner s;
     level cur = {left, NULL};
+    rt_scan *scan = seen_refs.scan;
     int rc;
-    s.end = p + n;
-    s.atoms = scan->atoms;
-    s.begin = p;
-    s.ref_at = scan->ref_at;
-    s.cache_refs = 0;
+    s.end = end;
+    s.refs = seen_refs;
     s.fun = false;
-    s.grown = 0;
     s.stack = s.space;
     s.space[0] = (level){0, NULL}; /* around the tuple */
-    s.depth = at != p;
+    s.depth = at != seen_refs.begin;
     s.cap = LEVELS_INLINE;
     s.depth_max = scan->depth_max;
     rc = walk(&s, &at, cur);
     if (s.stack != s.space) rt_free(s.stack);
     if (rc < 0) {
-        scan->error_offset = (size_t)(at - p);
+        scan->error_offset = (size_t)(at - s.refs.begin);
         return rc;
     }
-    return seen(scan, at - p, s.cache_refs, s.fun, s.grown);
+    return seen(&s.refs, at, s.fun);
 }
 
 /* Most messages are a tuple of the usual leaves, which needs no stack. */
 int64_t rt_term_scan(const uint8_t *p, size_t n, rt_scan *scan) {
     const uint8_t *at = p;
+    refs r = {scan, p, 0, 0};
     uint64_t left = 1;
     if (RT_LIKELY(n >= 2 && p[0] == RT_TAG_SMALL_TUPLE && p[1] <= n - 2 && scan->depth_max > 0)) {
         left = p[1];
-        at = plain_leaves(p + 2, p + n, &left);
-        if (RT_LIKELY(left == 0)) return seen(scan, at - p, 0, false, 0);
+        at = plain_leaves(&r, p + 2, p + n, &left);
+        if (RT_LIKELY(left == 0)) return seen(&r, at, false);
     }
     if (RT_UNLIKELY(n > 0 && p[0] == RT_TAG_COMPRESSED)) return scan_compressed(p, n, scan);
-    return scan_rest(p, n, at, left, scan);
+    return scan_rest(r, at, p + n, left);
 }
