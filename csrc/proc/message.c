@@ -13,18 +13,21 @@ RT_INLINE size_t room_for(uint32_t n) {
 }
 
 /* A block for `need` bytes, larger when it follows others of the same chain. */
-static rt_block *block_new(const rt_block *before, size_t need) {
+static rt_block *block_new(rt_stock *stock, const rt_block *before, size_t need) {
     size_t cap = before ? before->cap * 2 : 0;
     rt_block *b;
     if (cap > RT_BLOCK_BYTES - sizeof *b) cap = RT_BLOCK_BYTES - sizeof *b;
     if (cap < need) cap = need;
-    b = rt_malloc(sizeof *b + cap);
-    if (!b) return NULL;
+    b = stock && cap <= RT_STOCK_ROOM_MAX ? rt_stock_take(stock, cap) : NULL;
+    if (!b) {
+        b = rt_malloc(sizeof *b + cap);
+        if (!b) return NULL;
+        b->stocked = 0;
+        b->cap = cap;
+        b->pool = NULL;
+    }
     b->live = 0;
-    b->padding = 0;
     b->used = 0;
-    b->cap = cap;
-    b->pool = NULL;
     return b;
 }
 
@@ -41,12 +44,12 @@ static void append(rt_chain *chain, rt_message *m, rt_block *b, rt_pid target, u
     chain->bytes += n;
 }
 
-rt_message *rt_chain_add(rt_chain *chain, rt_pid target, uint32_t n) {
+rt_message *rt_chain_add_from(rt_chain *chain, rt_stock *stock, rt_pid target, uint32_t n) {
     rt_block *b = chain->last ? chain->last->block : NULL;
     size_t need = room_for(n);
     rt_message *m;
     if (!b || b->cap - b->used < need) {
-        b = block_new(b, need);
+        b = block_new(stock, b, need);
         if (!b) return NULL;
     }
     m = (rt_message *)((uint8_t *)(b + 1) + b->used);
@@ -56,11 +59,15 @@ rt_message *rt_chain_add(rt_chain *chain, rt_pid target, uint32_t n) {
     return m;
 }
 
+rt_message *rt_chain_add(rt_chain *chain, rt_pid target, uint32_t n) {
+    return rt_chain_add_from(chain, NULL, target, n);
+}
+
 void rt_chain_adopt(rt_chain *chain, rt_pid target, void *memory, size_t cap, uint32_t n,
                     rt_pool *pool) {
     rt_block *b = memory;
     b->live = 1;
-    b->padding = 0;
+    b->stocked = 0;
     b->used = b->cap = cap - sizeof *b;
     b->pool = pool;
     if (pool) rt_pool_hold(pool);
@@ -87,12 +94,14 @@ void rt_chain_undo(rt_chain *chain) {
 
 static void block_free(rt_block *b) {
     rt_pool *pool = b->pool;
-    if (RT_LIKELY(!pool)) {
+    if (b->stocked) {
+        rt_stock_return(b);
+    } else if (RT_LIKELY(!pool)) {
         rt_free(b);
-        return;
+    } else {
+        rt_pool_give(pool, b, sizeof *b + b->cap);
+        rt_pool_rele(pool);
     }
-    rt_pool_give(pool, b, sizeof *b + b->cap);
-    rt_pool_rele(pool);
 }
 
 void rt_message_free(rt_message *m) {

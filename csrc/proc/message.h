@@ -15,6 +15,7 @@
 #include "base/atomic.h"
 #include "base/base.h"
 #include "base/pool.h"
+#include "proc/stock.h"
 #include "sync/mpsc.h"
 
 #define RT_BLOCK_BYTES 8192u
@@ -22,10 +23,13 @@
 typedef uint64_t rt_pid;    /* serial << 32 | id; 0 is nobody */
 
 typedef struct rt_block {
-    uint32_t live;          /* messages not yet freed */
-    uint32_t padding;
-    size_t used, cap;       /* bytes behind this head */
-    rt_pool *pool;          /* held, and given this memory at the end; or NULL */
+    uint32_t live;              /* messages not yet freed */
+    uint32_t stocked;           /* not 0: lines of `slab` */
+    size_t used, cap;           /* bytes behind this head */
+    union {
+        rt_pool *pool;          /* held, and given this memory at the end; or NULL */
+        rt_slab *slab;          /* a stock's, which gets its lines back */
+    };
 } rt_block;
 
 typedef struct rt_message {
@@ -50,6 +54,8 @@ typedef struct rt_chain {
 /* Appends a message with room for n bytes to the chain, in the last block when
  * it fits, else in a new one; NULL when memory is short (chain untouched). */
 rt_message *rt_chain_add(rt_chain *chain, rt_pid target, uint32_t n);
+/* The same; small blocks are taken from the stock, which may be NULL. */
+rt_message *rt_chain_add_from(rt_chain *chain, rt_stock *stock, rt_pid target, uint32_t n);
 /* Appends the n bytes that stand RT_MESSAGE_HEADROOM bytes behind `memory`, of `cap` bytes, as a
  * message of a block of its own; the memory is the chain's from now on, and in the end given to
  * the pool, which may be NULL. */

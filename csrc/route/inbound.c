@@ -29,6 +29,7 @@ void rt_inbound_init(rt_inbound *in, rt_route *route)
 void rt_inbound_fini(rt_inbound *in)
 {
     rt_chain_free(&in->chain);
+    rt_stock_fini(&in->stock);
     rt_buf_fini(&in->control);
     rt_buf_fini(&in->payload);
     rt_buf_fini(&in->ident[0]);
@@ -82,7 +83,7 @@ static int add(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
         rt_inbound_flush(in);
     if (payload.n > UINT32_MAX) return RT_ELIMIT;
     if (!take_over(in, peer, to, payload)) {
-        rt_message *m = rt_chain_add(&in->chain, to, (uint32_t)payload.n);
+        rt_message *m = rt_chain_add_from(&in->chain, &in->stock, to, (uint32_t)payload.n);
         if (!m) return RT_ENOMEM;
         memcpy(rt_message_data(m), payload.p, payload.n);
     }

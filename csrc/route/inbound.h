@@ -1,5 +1,6 @@
 /* Purpose: packets from a peer become messages in mailboxes and signals.
- * Ownership: one rt_inbound belongs to one driver; it owns scratch memory only.
+ * Ownership: one rt_inbound belongs to one driver; it owns scratch memory and a
+ * stock of blocks only.
  * Threads: the driver only.
  * Limits: term_depth_max; payloads are validated before they reach a box.
  * Errors: any error is the peer's and closes its connection: RT_EBAD,
@@ -42,6 +43,7 @@ typedef struct rt_inbound {
     rt_chain chain;        /* messages of one destination, not yet pushed */
     rt_pid chain_to;
     rt_peer *chain_from;
+    rt_stock stock;        /* of the blocks of its messages */
     rt_buf control;        /* expanded control tuple */
     rt_buf payload;        /* expanded payload */
     rt_buf ident[2];       /* canonical from and reference */

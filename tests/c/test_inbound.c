@@ -122,6 +122,37 @@ static void test_heads_of_many_processes(void)
     node_close(&n);
 }
 
+/* Messages for several in turns take no new memory once their first blocks have come back; and
+ * these may come back when the node's inbound is gone. */
+static void test_blocks_serve_again(void)
+{
+    enum { BOXES = 4, ROUNDS = 100 };
+    node n;
+    rt_buf b = RT_BUF_INIT;
+    rt_process *box[BOXES];
+    node_open(&n);
+    rt_peer *p = peer_up(&n, "a@127.0.0.1");
+    for (int i = 0; i < BOXES; i++) CHECK_INT(rt_process_new(n.route.registry, &box[i]), RT_OK);
+    for (int round = 0; round < ROUNDS; round++) {
+        if (round == 2) rt_alloc_fail_after(0);
+        for (int i = 0; i < BOXES; i++) {
+            put_send(&b, round == 0 && i == 0 ? NEW : KNOWN, box[i]->self, (uint8_t)round);
+            CHECK_INT(feed(&n, p, &b), RT_OK);
+        }
+        for (int i = 0; i < BOXES; i++) expect(box[i], "event", (uint8_t)round);
+    }
+    rt_alloc_fail_after(-1);
+    CHECK_INT(n.in.stock.slabs, 1);
+    put_send(&b, KNOWN, n.box->self, 9);
+    CHECK_INT(feed(&n, p, &b), RT_OK);
+    rt_message *m = rt_process_pop(n.box);
+    for (int i = 0; i < BOXES; i++) end_box(&n, box[i]);
+    rt_buf_fini(&b);
+    node_close(&n);
+    if (CHECK(m != NULL)) CHECK_INT(rt_message_data(m)[m->n - 1], 9);
+    rt_message_free(m);
+}
+
 /* The same bytes mean something else once a slot of the cache was written. */
 static void test_a_slot_that_changes(void)
 {
@@ -560,7 +591,8 @@ static void test_memory_makes_no_difference(void)
     node_close(&theirs);
 }
 
-TESTS(test_a_head_that_repeats_itself, test_heads_of_many_processes, test_a_slot_that_changes,
+TESTS(test_a_head_that_repeats_itself, test_heads_of_many_processes, test_blocks_serve_again,
+      test_a_slot_that_changes,
       test_a_slot_written_twice_in_one_header, test_a_name_that_moves, test_a_process_that_ends, test_a_connection_that_is_new,
       test_each_peer_has_its_own, test_a_payload_that_is_cut, test_fragments, test_large_memory_serves_again,
       test_fragments_without_memory, test_no_memory, test_memory_makes_no_difference)

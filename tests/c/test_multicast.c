@@ -200,7 +200,14 @@ static void test_multicast_without_memory(void)
     CHECK_INT(rt_process_new(t.n.route.registry, &q), RT_OK);
     cast_to(&t.c, NODE, q->self, CREATION);
     cast_to(&t.c, NODE, t.n.box->self, CREATION);
-    put_cast(&t.b, &t.c, t.n.box->self, 1);
+    /* A binary that is too large for the blocks of a stock, which need no memory of their own. */
+    static const uint8_t large[RT_STOCK_ROOM_MAX];
+    put_to(&t.b, t.n.box->self);
+    put_members(&t.b, &t.c);
+    CHECK_INT(rt_buf_reserve(&t.b, 5), RT_OK);
+    rt_buf_u8(&t.b, RT_TAG_BINARY);
+    rt_buf_u32(&t.b, sizeof large);
+    CHECK_INT(rt_buf_put(&t.b, large, sizeof large), RT_OK);
     int failed = 0;
     for (long at = 0; at < 10; at++) {
         rt_alloc_fail_after(at);
