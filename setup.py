@@ -7,6 +7,8 @@ Switches for work on router itself, read from the environment:
     ROUTER_COVERAGE=1       counters for gcov
     ROUTER_WERROR=1         a warning in csrc is an error
 
+    ROUTER_NO_LTO=1         each file optimised alone: a tenth slower, and linked at once
+
 and one for who packs it:
 
     ROUTER_NO_URING=1       without io_uring, though liburing is here
@@ -65,27 +67,42 @@ int poll(struct io_uring *r, struct io_uring_sqe *e, struct io_uring_params *p) 
 """
 
 
+def first_that_links(source: str, choices: list[list[str]]) -> list[str]:
+    """The first of these arguments with which the compiler makes a shared object; or none."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    strict = ["-Werror=implicit-function-declaration", "-Wl,-z,defs"]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "uses.c").write_text(source)
+        make = [*compiler, *strict, "-shared", "-fPIC", "uses.c", "-o", "uses.so"]
+        for choice in choices:
+            try:
+                done = subprocess.run([*make, *choice], cwd=folder, capture_output=True)
+            except OSError:  # no compiler: the build will say so
+                return []
+            if done.returncode == 0:
+                return choice
+    return []
+
+
 def liburing() -> list[str]:
     """What the linker is told to find it; nothing where it is not, or is older than 2.3.
 
     The static library where there is one: then no machine that router is copied to needs it.
     """
+    static = ["-l:liburing.a", "-Wl,--exclude-libs,liburing.a"]
     if switched_on("ROUTER_NO_URING"):
         return []
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "uses.c")
-        source.write_text(USES_LIBURING)
-        strict = ["-Werror=implicit-function-declaration", "-Wl,-z,defs"]
-        make = [*compiler, *strict, "-shared", "-fPIC", "uses.c", "-o", "uses.so"]
-        for library in (["-l:liburing.a", "-Wl,--exclude-libs,liburing.a"], ["-luring"]):
-            try:
-                done = subprocess.run([*make, *library], cwd=folder, capture_output=True)
-            except OSError:  # no compiler: the build will say so
-                return []
-            if done.returncode == 0:
-                return library
-    return []
+    return first_that_links(USES_LIBURING, [static, ["-luring"]])
+
+
+def link_time_optimisation() -> list[str]:
+    """What lets the compiler see all files at once; nothing where it cannot.
+
+    A message passes some forty short functions of a dozen files: see docs/measurements.md.
+    """
+    if switched_on("ROUTER_NO_LTO") or DEBUG or SANITIZE or COVERAGE:
+        return []
+    return first_that_links("int f(void);\nint f(void) { return 0; }\n", [["-flto=auto"]])
 
 
 if __name__ == "__main__":
@@ -95,12 +112,16 @@ DEBUG = switched_on("ROUTER_DEBUG")
 SANITIZE = os.environ.get("ROUTER_SANITIZE", "")
 COVERAGE = switched_on("ROUTER_COVERAGE")
 URING = liburing()
+LTO = link_time_optimisation()
 
 # Python's own flags come first on the command line, so these have the last word.
 COMPILE = ["-std=gnu11", "-fvisibility=hidden", "-pthread"]
 COMPILE += ["-O0", "-g", "-DRT_DEBUG", "-UNDEBUG"] if DEBUG else ["-O2"]
 COMPILE += ["-DRT_HAVE_LIBURING"] if URING else []
-LINK = ["-pthread"]
+COMPILE += LTO
+LINK = ["-pthread", *LTO]
+if LTO:  # across files GCC 12 does not see that the length of a name was looked at
+    LINK += ["-Wno-stringop-overflow"]
 if SANITIZE:
     COMPILE += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
     COMPILE += ["-g"]
@@ -118,6 +139,7 @@ VARIANT = "-".join(
     + ([SANITIZE.replace(",", "+")] if SANITIZE else [])
     + (["coverage"] if COVERAGE else [])
     + (["uring"] if URING else [])
+    + (["lto"] if LTO else [])
 )
 
 C_FILES = sorted(glob("csrc/**/*.c", root_dir=ROOT, recursive=True))
@@ -176,6 +198,7 @@ class BuildCore(build_ext):
         ext.sources = [*translated.sources, *C_FILES]
         self.add_warnings_to_csrc()
         self.compile_what_changed()
+        self.link_what_changed()
         super().build_extension(ext)
 
     def add_warnings_to_csrc(self) -> None:
@@ -205,6 +228,19 @@ class BuildCore(build_ext):
                 return [obj for objects in found for obj in objects]
 
         self.compiler.compile = compile_parallel
+
+    def link_what_changed(self) -> None:
+        link = self.compiler.link_shared_object
+
+        def link_if_changed(objects: list[str], made: str, *args, **options) -> None:
+            # With optimisation of the whole this is where the time goes.
+            linked = os.path.join(self.build_temp, "linked")
+            if os.path.exists(made) and was_made_from(linked, ["setup.py", *objects, made]):
+                return
+            link(objects, made, *args, **options)
+            made_from(linked, ["setup.py", *objects, made])
+
+        self.compiler.link_shared_object = link_if_changed
 
 
 if __name__ == "__main__":
