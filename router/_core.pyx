@@ -39,7 +39,9 @@ cdef extern from "Python.h":
         PYGEN_NEXT
 
 cdef enum:
-    TURN_NS = 5_000_000           # how long a receiver that finds work may keep its loop
+    # How long a receiver that finds work may keep its loop: less than the 5 ms after which the
+    # node's own thread takes over, and would read more than the receiver keeps up with.
+    TURN_NS = 2_000_000
     WAYS = 256                    # a power of two
     SCRATCH_KEPT_BYTES = 4 << 20  # of the buffer that sends encode into
     BATCH_BYTES = 48 * 1024       # frames of one send_many that are queued at once

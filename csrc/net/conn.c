@@ -339,8 +339,12 @@ void rt_conn_go_on(rt_conn *c)
 static void read_some(rt_conn *c)
 {
     int rc = RT_OK;
-    for (int i = 0; i < RT_CONN_ROUNDS && rc == RT_OK && !c->closing && !c->paused; i++)
+    bool more = true;
+    for (int i = 0; i < RT_CONN_ROUNDS && more && rc == RT_OK && !c->closing && !c->paused; i++) {
+        uint64_t before = c->bytes_in;
         rc = read_once(c);
+        more = rt_poller_spend(c->poller, (size_t)(c->bytes_in - before));
+    }
     if (c->packets && c->ops->batch) c->ops->batch(c);
     if (rc < 0 && rc != RT_AGAIN) rt_conn_close(c, rc, c->fail_sys);
 }

@@ -49,9 +49,20 @@ void rt_poller_remove(rt_poller *p, rt_source *s)
     s->interest = 0;
 }
 
+void rt_poller_limit(rt_poller *p, size_t bytes) { p->limit = bytes; }
+
+bool rt_poller_sated(const rt_poller *p) { return p->limit && p->spent >= p->limit; }
+
+bool rt_poller_spend(rt_poller *p, size_t bytes)
+{
+    p->spent += bytes;
+    return !rt_poller_sated(p);
+}
+
 int rt_poller_wait(rt_poller *p, uint64_t timeout_ns, int max)
 {
     RT_ASSERT(max > 0);
+    p->spent = 0;
     return p->ops->wait(p, timeout_ns, max);
 }
 

@@ -48,6 +48,13 @@ void rt_poller_remove(rt_poller *p, rt_source *s);
  * from a ready callback. Of events that an earlier callback of the batch has
  * lost interest in, none is given. */
 int rt_poller_wait(rt_poller *p, uint64_t timeout_ns, int max);
+/* What the sources of one wait should bring, in bytes, all together; 0, as it begins: whatever
+ * there is. When they have brought it, the others that are ready are the first of the next wait,
+ * which then waits for nothing. epoll alone. */
+void rt_poller_limit(rt_poller *p, size_t bytes);
+/* A source has brought so many. False: that is enough for now. */
+bool rt_poller_spend(rt_poller *p, size_t bytes);
+bool rt_poller_sated(const rt_poller *p);   /* it was, in this wait or the last */
 /* By the thread that waited, when it will not wait again: the kernel lets go of the
  * descriptors, so that closing them afterwards closes them, whoever does it. */
 void rt_poller_leave(rt_poller *p);

@@ -95,12 +95,14 @@ static int epoll_give(rt_poller *base, uint64_t timeout_ns, int max)
     int called = 0;
     RT_ASSERT(!p->waiting);
     if (p->fd < 0) return RT_EFORK;
-    int n = fetch(p, timeout_ns, max);
-    if (n < 0) return errno == EINTR ? 0 : RT_ESYS;
+    if (p->at == p->count) { /* else there are those that the last wait had no room for */
+        int n = fetch(p, timeout_ns, max);
+        if (n < 0) return errno == EINTR ? 0 : RT_ESYS;
+        p->at = 0;
+        p->count = n;
+    }
     p->waiting = true;
-    p->at = 0;
-    p->count = n;
-    while (p->at < p->count) {
+    while (p->at < p->count && !rt_poller_sated(base)) {
         struct epoll_event e = p->batch[p->at++];
         rt_source *s = e.data.ptr;
         if (!s) continue; /* removed by a callback of this batch */
@@ -110,7 +112,6 @@ static int epoll_give(rt_poller *base, uint64_t timeout_ns, int max)
         s->ready(s, events);
         called++;
     }
-    p->at = p->count = 0;
     p->waiting = false;
     return called;
 }

@@ -20,6 +20,7 @@ typedef struct rt_poller_ops {
 
 struct rt_poller {
     const rt_poller_ops *ops;
+    size_t limit, spent;     /* see rt_poller_limit; spent in this wait, or the last */
 };
 
 int rt_poller_epoll_new(rt_poller **out);

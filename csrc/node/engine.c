@@ -52,6 +52,7 @@ int rt_engine_init(rt_engine *e, enum rt_engine_mode mode, enum rt_poller_kind p
     if (rc < 0) return rc;
     e->read_buffer = rt_malloc(RT_READ_BUFFER_BYTES);
     rc = e->read_buffer ? rt_poller_new(&e->poller, poller) : RT_ENOMEM;
+    if (rc == RT_OK && mode != RT_ENGINE_THREAD) rt_poller_limit(e->poller, RT_ENGINE_READ_BYTES);
     if (rc == RT_OK) rc = rt_timers_new(&e->timers, e->poller);
     if (rc < 0) goto fail;
     int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -180,6 +181,9 @@ static void watch(rt_engine *e)
         if (!act && !(gathered && left_over(e))) continue;
         pthread_mutex_lock(&e->drive);
         round_locked(e, 0);
+        /* Much has come for somebody who is busy, or waits for a processor: each further portion
+         * waits for its own grace, or would wait in memory. */
+        if (rt_poller_sated(e->poller)) seen = UINT64_MAX;
         pthread_mutex_unlock(&e->drive);
     }
 }

@@ -12,7 +12,8 @@
  * them are touched only by whoever holds the drive lock.
  * Threads: drive, wake, wait from any thread. Nobody blocks while holding the
  * drive lock, except the engine's own thread in RT_ENGINE_THREAD.
- * Limits: one drive handles at most RT_ENGINE_EVENTS_MAX sources.
+ * Limits: one drive handles at most RT_ENGINE_EVENTS_MAX sources, and but in RT_ENGINE_THREAD
+ * begins no read when it has read RT_ENGINE_READ_BYTES.
  * Errors: RT_ESYS, RT_ENOMEM, RT_EBUSY (another thread drives just now). */
 #ifndef RT_NODE_ENGINE_H
 #define RT_NODE_ENGINE_H
@@ -26,6 +27,9 @@
 
 #define RT_ENGINE_EVENTS_MAX 256
 #define RT_ENGINE_GRACE_MS 5
+/* What one drive reads where the driver is also who works on it. More would be there than a turn
+ * of its loop works off: it would wait in memory, instead of in the senders' queues. */
+#define RT_ENGINE_READ_BYTES (512u * 1024u)
 
 enum rt_engine_mode { RT_ENGINE_AUTO, RT_ENGINE_THREAD, RT_ENGINE_INLINE };
 

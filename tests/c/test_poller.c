@@ -275,6 +275,65 @@ static void test_at_most_max(void)
     rt_poller_free(p);
 }
 
+static void bring(probe *p) { (void)rt_poller_spend(p->poller, 60); }
+
+/* Who has brought enough ends a wait; the others come first in the next, and each in its turn. */
+static void test_a_limit(void)
+{
+    if (kind != RT_POLLER_EPOLL) return;
+    rt_poller *p = new_poller();
+    probe probes[5];
+    CHECK(rt_poller_spend(p, SIZE_MAX)); /* there is none yet */
+    rt_poller_limit(p, 100);
+    for (int i = 0; i < 5; i++) {
+        open_probe(&probes[i], p, RT_READABLE);
+        probes[i].then = bring;
+        CHECK_INT(write(probes[i].fd[1], "x", 1), 1);
+    }
+    for (int round = 1; round <= 10; round++) {
+        int called = rt_poller_wait(p, 0, 64);
+        CHECK(called >= 1 && called <= 2);
+        CHECK(rt_poller_spend(p, 0) == (called == 1));
+        for (int i = 0; i < 5; i++) CHECK(abs(probes[i].calls - probes[0].calls) <= 1);
+    }
+    for (int i = 0; i < 5; i++) CHECK(probes[i].calls >= 3);
+    rt_poller_limit(p, 0);
+    rt_poller_wait(p, 0, 64); /* what was left */
+    CHECK_INT(rt_poller_wait(p, UINT64_MAX, 64), 5);
+    for (int i = 0; i < 5; i++) close_probe(&probes[i]);
+    rt_poller_free(p);
+}
+
+/* Those that wait for the next turn may be removed, lose interest, or be over by then. */
+static void test_what_a_limit_has_left(void)
+{
+    if (kind != RT_POLLER_EPOLL) return;
+    rt_poller *p = new_poller();
+    probe probes[4];
+    char x;
+    rt_poller_limit(p, 1);
+    for (int i = 0; i < 4; i++) {
+        open_probe(&probes[i], p, RT_READABLE);
+        probes[i].then = bring;
+        CHECK_INT(write(probes[i].fd[1], "x", 1), 1);
+    }
+    CHECK_INT(rt_poller_wait(p, UINT64_MAX, 64), 1);
+    for (int i = 1; i < 4; i++) CHECK_INT(probes[i].calls, 0);
+    rt_poller_remove(p, &probes[1].source);
+    CHECK_INT(rt_poller_modify(p, &probes[2].source, 0), RT_OK);
+    CHECK_INT(read(probes[0].fd[0], &x, 1), 1);
+    CHECK_INT(rt_poller_wait(p, UINT64_MAX, 64), 1); /* the last is left, and it does not wait */
+    CHECK_INT(probes[1].calls + probes[2].calls, 0);
+    CHECK_INT(probes[3].calls, 1);
+    CHECK_INT(read(probes[3].fd[0], &x, 1), 1);
+    CHECK_INT(rt_poller_wait(p, 0, 64), 0);
+    CHECK_INT(rt_poller_modify(p, &probes[2].source, RT_READABLE), RT_OK);
+    CHECK_INT(rt_poller_wait(p, 0, 64), 1);
+    CHECK_INT(probes[2].calls, 1);
+    for (int i = 0; i < 4; i++) close_probe(&probes[i]);
+    rt_poller_free(p);
+}
+
 static void test_nested(void)
 {
     if (kind != RT_POLLER_EPOLL) return; /* only epoll's descriptor is watched by anybody */
@@ -640,7 +699,8 @@ static void with_io_uring(void)
     test_events, test_unchanged_interest_costs_no_call, test_removed_in_a_batch,                \
         test_the_rest_of_a_batch_is_called, test_a_source_used_again_in_a_batch,                \
         test_a_source_freed_in_a_batch, test_interest_lost_in_a_batch, test_at_most_max,        \
-        test_nested, test_timeout, test_a_signal_counts_as_none, test_errors,                   \
+        test_a_limit, test_what_a_limit_has_left, test_nested, test_timeout,                    \
+        test_a_signal_counts_as_none, test_errors,                                              \
         test_errors_of_epoll, test_errors_of_io_uring, test_what_was_removed_is_let_go_of,      \
         test_after_the_thread_has_left, test_half_closed, test_a_crowd, test_at_random, test_fork
 

@@ -454,7 +454,7 @@ async def test_a_receiver_that_always_finds_work_lets_others_run(
 
     task = asyncio.create_task(other())
     await receiver()
-    assert turns >= 10  # 40 spans of 5 ms
+    assert turns >= 10  # 100 spans of 2 ms
     stop = True
     await task
 
