@@ -203,7 +203,7 @@ cdef class LoopFlush:
         self.node = node_ref
         self.thread = PyThread_get_thread_ident()
 
-    cdef bint here(self):
+    cdef bint here(self) except -1:
         """True when the caller runs on that loop, so that its turn will end.
 
         Asking asyncio costs a system call (it compares process ids), so it is asked

@@ -142,7 +142,7 @@ cdef class MailboxCore:
         """Raises RuntimeError when somebody is receiving."""
         self.claim()
 
-    cdef bint gives_way(self, unsigned looks):
+    cdef bint gives_way(self, unsigned looks) except -1:
         """True when a receiver that always found something should let its loop turn.
 
         looks: how often it received between two looks at the clock.
