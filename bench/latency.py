@@ -101,7 +101,7 @@ class Trips:
 
 
 def measure(
-    quick: bool, say: report.Say, *, count: int = 7, wanted: report.Wanted = report.everything
+    quick: bool, say: report.Say, *, count: int = 21, wanted: report.Wanted = report.everything
 ) -> report.Document:
     document = report.Document("latency")
     trips = 500 if quick else 4000

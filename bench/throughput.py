@@ -82,7 +82,7 @@ def measure(
     *,
     sizes: Iterable[int] = (),
     seconds: float = 0.0,
-    count: int = 7,
+    count: int = 11,
     wanted: report.Wanted = report.everything,
 ) -> report.Document:
     document = report.Document("throughput")
