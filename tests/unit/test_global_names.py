@@ -57,6 +57,25 @@ async def test_many_nodes_that_start_at_once(options: dict[str, Any]) -> None:
         assert sum(isinstance(a, NameTaken) for a in answers) == 5, answers
 
 
+async def test_work_that_is_cancelled_before_it_begins(options: dict[str, Any]) -> None:
+    async with Node(new_name("g"), hidden=False, **options) as node:
+        server = node.global_names._server
+        begun: list[bool] = []
+
+        async def work() -> None:
+            begun.append(True)
+
+        def cut_short() -> None:
+            server._start(work())
+            server.terminate("normal")
+
+        assert node.global_names.loop is not None
+        node.global_names.loop.call_soon_threadsafe(cut_short)
+        await until(lambda: not server._tasks)
+    gc.collect()  # a coroutine that nobody closed would be warned of
+    assert not begun
+
+
 async def test_who_asks_keeps_its_process(options: dict[str, Any]) -> None:
     """The box that was registered is the one everybody sees."""
     async with (
