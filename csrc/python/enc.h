@@ -129,7 +129,11 @@ int rt_enc_fail(rt_enc *e, const char *format, ...);
  * base, after its header) into a STRING when it can be one. */
 bool rt_enc_compact(rt_enc *e, size_t start, Py_ssize_t n);
 
-/* map.c: sorts the pairs of a finished canonical map by the bytes of their keys. */
+/* map.c, for dicts: notes a key's type; whether keys of the types so far may be one term. */
+bool rt_enc_key_kind(rt_enc *e, rt_enc_frame *f, PyTypeObject *t);
+/* Makes the set of the keys written so far, which may run the collector; -1: exception. */
+int rt_enc_begin_seen(rt_enc *e, rt_enc_frame *f);
+/* Sorts the pairs of a finished canonical map by the bytes of their keys. */
 int rt_enc_sort_pairs(rt_enc *e, rt_enc_frame *f);
 
 /* Writes what Python itself does not know. 1: written; 2: *instead (new

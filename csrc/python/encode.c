@@ -331,9 +331,9 @@ RT_APART int put_odd(rt_enc *e, PyObject *obj) {
 }
 
 /* A tuple of leaves needs no frame. It gets one when something else comes, which becomes *obj,
- * and when a leaf fails: that one then fails once more, and the error says where. */
-RT_INLINE int put_tuple(rt_enc *e, PyObject **obj) {
-    PyObject *tuple = *obj;
+ * and when a leaf fails: that one then fails once more, and the error says where. The caller
+ * holds the tuple: to make the first error may run the collector, and with it anybody's code. */
+RT_INLINE int put_held_tuple(rt_enc *e, PyObject *tuple, PyObject **obj) {
     Py_ssize_t n = PyTuple_GET_SIZE(tuple);
     if (RT_UNLIKELY(e->depth >= e->codec->max_depth)) return open_tuple(e, tuple);
     if (RT_UNLIKELY(tuple_head(e, n) < 0)) return -1;
@@ -348,6 +348,13 @@ RT_INLINE int put_tuple(rt_enc *e, PyObject **obj) {
         return rc < 0 ? END : REST;
     }
     return END;
+}
+
+RT_INLINE int put_tuple(rt_enc *e, PyObject **obj) {
+    PyObject *tuple = Py_NewRef(*obj);
+    int rc = put_held_tuple(e, tuple, obj);
+    Py_DECREF(tuple);
+    return rc;
 }
 
 RT_INLINE int put_rest(rt_enc *e, PyObject **obj) {
@@ -388,48 +395,11 @@ static int changed(rt_enc *e) {
     return rt_enc_fail(e, "a container changed size while it was encoded");
 }
 
-/* Python tells keys apart that may be one term in Erlang: a str and the bytes of its text,
- * None and an atom. Keys of one kind, or of kinds that never meet, need no looking at. */
-enum { STR = 1, BYTES = 2, ATOM = 4, CONST = 8, OTHER = 16 };
-
-static unsigned key_kind(const rt_py_state *st, PyTypeObject *t) {
-    if (t == &PyUnicode_Type) return STR;
-    if (t == &PyBytes_Type) return BYTES;
-    if (t == st->atom) return ATOM;
-    if (t == &PyBool_Type || t == Py_TYPE(Py_None)) return CONST;
-    if (t == &PyLong_Type || t == &PyFloat_Type || t == st->pid || t == st->ref) return 0;
-    return OTHER;
-}
-
-static bool kinds_may_meet(unsigned kinds) {
-    return (kinds & (STR | BYTES)) == (STR | BYTES) ||
-           ((kinds & CONST) && (kinds & (ATOM | STR))) || (kinds & OTHER);
-}
-
-/* The set of the keys written so far. They are of kinds that run no user's code. */
-static int begin_seen(rt_enc *e, rt_enc_frame *f) {
-    PyObject *key, *value;
-    Py_ssize_t at = 0;
-    f->seen = PySet_New(NULL);
-    if (!f->seen) return -1;
-    for (Py_ssize_t i = 0; i < f->done && PyDict_Next(f->obj, &at, &key, &value); i++) {
-        rt_buf b = RT_BUF_INIT;
-        int rc = rt_py_encode((PyObject *)e->codec, key, &b);
-        PyObject *bytes = rc < 0 ? NULL : PyBytes_FromStringAndSize((char *)b.p, (Py_ssize_t)b.n);
-        rt_buf_fini(&b);
-        rc = bytes ? PySet_Add(f->seen, bytes) : -1;
-        Py_XDECREF(bytes);
-        if (rc < 0) return -1;
-    }
-    return 0;
-}
-
 /* Looks at a key of another type than the one before. */
 static int note_key_type(rt_enc *e, rt_enc_frame *f, PyTypeObject *t) {
     f->key_type = t;
-    f->key_kinds |= (uint8_t)key_kind(e->st, t);
-    if (f->seen || f->at || f->kind != F_DICT || f->n < 2 || !kinds_may_meet(f->key_kinds)) return 0;
-    return begin_seen(e, f);
+    bool may_meet = rt_enc_key_kind(e, f, t);
+    return !may_meet || f->seen || f->at || f->kind != F_DICT || f->n < 2 ? 0 : rt_enc_begin_seen(e, f);
 }
 
 /* Notes a key that was just written; EncodeError when it is a second one. */
@@ -490,6 +460,17 @@ static int key_first(rt_enc_frame *f, PyObject *key, PyObject *value, PyObject *
     return ANY;
 }
 
+/* Of a dict, or of the pairs of a Map. */
+RT_INLINE bool next_pair(rt_enc_frame *f, PyObject *dict, PyObject **key, PyObject **value) {
+    if (!PyDict_Next(dict, &f->pos, key, value)) return false;
+    if (f->kind == F_MAP) {
+        PyObject *pair = *value;
+        *key = PyTuple_GET_ITEM(pair, 0);
+        *value = PyTuple_GET_ITEM(pair, 1);
+    }
+    return true;
+}
+
 static int rest_of_dict(rt_enc *e, rt_enc_frame *f, PyObject **out) {
     PyObject *key, *value;
     PyObject *dict = f->kind == F_MAP ? ((rt_map_obj *)f->obj)->pairs : f->obj;
@@ -503,14 +484,14 @@ static int rest_of_dict(rt_enc *e, rt_enc_frame *f, PyObject **out) {
     Py_CLEAR(f->held);
     if (RT_UNLIKELY(PyDict_GET_SIZE(dict) != f->n)) return changed(e);
     while (f->done < f->n) {
-        if (RT_UNLIKELY(!PyDict_Next(dict, &f->pos, &key, &value))) return changed(e);
-        if (f->kind == F_MAP) {
-            PyObject *pair = value;
-            key = PyTuple_GET_ITEM(pair, 0);
-            value = PyTuple_GET_ITEM(pair, 1);
+        Py_ssize_t here = f->pos;
+        if (RT_UNLIKELY(!next_pair(f, dict, &key, &value))) return changed(e);
+        while (RT_UNLIKELY(Py_TYPE(key) != f->key_type)) {
+            if (note_key_type(e, f, Py_TYPE(key)) < 0) return -1;
+            /* A set may have been made, the collector have run, and with it anybody's code. */
+            f->pos = here;
+            if (PyDict_GET_SIZE(dict) != f->n || !next_pair(f, dict, &key, &value)) return changed(e);
         }
-        if (RT_UNLIKELY(Py_TYPE(key) != f->key_type) && note_key_type(e, f, Py_TYPE(key)) < 0)
-            return -1;
         f->start = (size_t)(e->w - e->base);
         if (f->at) f->at[f->done] = f->start;
         f->done++;

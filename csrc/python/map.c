@@ -57,6 +57,47 @@ done:
     return rc;
 }
 
+/* Python tells keys apart that may be one term in Erlang: a str and the bytes of its text,
+ * None and an atom. Keys of one kind, or of kinds that never meet, need no looking at. */
+enum { STR = 1, BYTES = 2, ATOM = 4, CONST = 8, OTHER = 16 };
+
+static unsigned kind_of(const rt_py_state *st, PyTypeObject *t) {
+    if (t == &PyUnicode_Type) return STR;
+    if (t == &PyBytes_Type) return BYTES;
+    if (t == st->atom) return ATOM;
+    if (t == &PyBool_Type || t == Py_TYPE(Py_None)) return CONST;
+    if (t == &PyLong_Type || t == &PyFloat_Type || t == st->pid || t == st->ref) return 0;
+    return OTHER;
+}
+
+static bool kinds_may_meet(unsigned kinds) {
+    return (kinds & (STR | BYTES)) == (STR | BYTES) ||
+           ((kinds & CONST) && (kinds & (ATOM | STR))) || (kinds & OTHER);
+}
+
+bool rt_enc_key_kind(rt_enc *e, rt_enc_frame *f, PyTypeObject *t) {
+    f->key_kinds |= (uint8_t)kind_of(e->st, t);
+    return kinds_may_meet(f->key_kinds);
+}
+
+/* The set of the keys written so far. They are of kinds that run no user's code. */
+int rt_enc_begin_seen(rt_enc *e, rt_enc_frame *f) {
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    f->seen = PySet_New(NULL);
+    if (!f->seen) return -1;
+    for (Py_ssize_t i = 0; i < f->done && PyDict_Next(f->obj, &at, &key, &value); i++) {
+        rt_buf b = RT_BUF_INIT;
+        int rc = rt_py_encode((PyObject *)e->codec, key, &b);
+        PyObject *bytes = rc < 0 ? NULL : PyBytes_FromStringAndSize((char *)b.p, (Py_ssize_t)b.n);
+        rt_buf_fini(&b);
+        rc = bytes ? PySet_Add(f->seen, bytes) : -1;
+        Py_XDECREF(bytes);
+        if (rc < 0) return -1;
+    }
+    return 0;
+}
+
 static int map_set(rt_map_obj *self, PyObject *key, PyObject *value) {
     PyObject *bytes = rt_py_canonical(key);
     PyObject *pair = bytes ? PyTuple_Pack(2, key, value) : NULL;

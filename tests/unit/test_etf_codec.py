@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 import gc
+import os
 import pickle
 import random
 import struct
+import subprocess
 import sys
 import tracemalloc
 import zlib
@@ -559,3 +561,60 @@ def test_keys_meet_exactly_when_their_bytes_do(policy: dict[str, Any]) -> None:
             head = b"\x83t" + len(pairs).to_bytes(4, "big")
             assert codec.encode(term) == head + b"".join(k + v for k, v in pairs)
     assert 500 < refused < 4500
+
+
+CLEARED_BY_THE_COLLECTOR = """
+import gc
+import os
+from router import etf
+
+class Bad:  # in a cycle: the collector ends it
+    def __init__(self, container):
+        self.me, self.container = self, container
+    def __del__(self):
+        self.container.clear()
+
+def encode(container):
+    try:
+        1 / 0
+    except ZeroDivisionError:  # so that Python makes the next exception's object at once
+        gc.enable()
+        try:
+            return etf.encode(container)
+        except etf.EncodeError as e:
+            return str(e)
+        finally:
+            gc.disable()
+
+for i in range(200):
+    container = MAKE
+    gc.disable()
+    gc.collect()
+    Bad(container)
+    junk = [[] for _ in range(6)]
+    gc.set_threshold(1, 1000, 1000)
+    found = encode(container)
+    gc.set_threshold(1000, 10, 10)
+    assert not container
+print(found)
+"""
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "[tuple([i] * 40 + [float('nan')])]",  # the leaf that fails
+        "{f'k{i}' * 30: ['v'] * 100, (b'b%d' % i) * 30: [f'v{i}'] * 200}",  # keys that may meet
+    ],
+)
+def test_the_collector_may_take_away_what_is_encoded(made: str) -> None:
+    """Whoever it calls finds a container that is being encoded, and may empty it."""
+    done = subprocess.run(
+        [sys.executable, "-c", CLEARED_BY_THE_COLLECTOR.replace("MAKE", made)],
+        env=os.environ | {"PYTHONMALLOC": "debug"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nan" in done.stdout or "changed size" in done.stdout
