@@ -57,8 +57,8 @@ def switched_on(name: str) -> bool:
 # What csrc/net/poller_uring.c needs, as a part of a shared object.
 USES_LIBURING = """
 #include <liburing.h>
-int poll(struct io_uring *r, struct io_uring_sqe *e, struct io_uring_params *p);
-int poll(struct io_uring *r, struct io_uring_sqe *e, struct io_uring_params *p) {
+int uses_it(struct io_uring *r, struct io_uring_sqe *e, struct io_uring_params *p);
+int uses_it(struct io_uring *r, struct io_uring_sqe *e, struct io_uring_params *p) {
     p->flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
     io_uring_prep_cancel64(e, 1, 0);
     io_uring_sqe_set_data64(e, 1);
@@ -67,20 +67,31 @@ int poll(struct io_uring *r, struct io_uring_sqe *e, struct io_uring_params *p) 
 """
 
 
-def first_that_links(source: str, choices: list[list[str]]) -> list[str]:
-    """The first of these arguments with which the compiler makes a shared object; or none."""
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+def compiler() -> list[str]:
+    return shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+
+
+def first_that_links(source: str, name: str, choices: list[list[str]]) -> list[str]:
+    """The first of these arguments with which the compiler makes a shared object that has this
+    name in it; or none. (Without its plugin a linker finds nothing in what is yet to be
+    optimised, and is content.)
+    """
     strict = ["-Werror=implicit-function-declaration", "-Wl,-z,defs"]
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "uses.c").write_text(source)
-        make = [*compiler, *strict, "-shared", "-fPIC", "uses.c", "-o", "uses.so"]
+        made = Path(folder, "uses.so")
         for choice in choices:
-            try:
-                done = subprocess.run([*make, *choice], cwd=folder, capture_output=True)
-            except OSError:  # no compiler: the build will say so
-                return []
-            if done.returncode == 0:
-                return choice
+            for step in (["-c", "uses.c"], ["-shared", "uses.o", "-o", "uses.so"]):
+                call = [*compiler(), "-fPIC", *strict, *step, *choice]
+                try:
+                    done = subprocess.run(call, cwd=folder, capture_output=True)
+                except OSError:  # no compiler: the build will say so
+                    return []
+                if done.returncode != 0:
+                    break
+            else:
+                if name.encode() in made.read_bytes():
+                    return choice
     return []
 
 
@@ -92,7 +103,7 @@ def liburing() -> list[str]:
     static = ["-l:liburing.a", "-Wl,--exclude-libs,liburing.a"]
     if switched_on("ROUTER_NO_URING"):
         return []
-    return first_that_links(USES_LIBURING, [static, ["-luring"]])
+    return first_that_links(USES_LIBURING, "uses_it", [static, ["-luring"]])
 
 
 def link_time_optimisation() -> list[str]:
@@ -102,7 +113,27 @@ def link_time_optimisation() -> list[str]:
     """
     if switched_on("ROUTER_NO_LTO") or DEBUG or SANITIZE or COVERAGE:
         return []
-    return first_that_links("int f(void);\nint f(void) { return 0; }\n", [["-flto=auto"]])
+    source = "int uses_it(void);\nint uses_it(void) { return 0; }\n"
+    return first_that_links(source, "uses_it", [["-flto=auto"]])
+
+
+def fingerprint() -> str:
+    """Of the compiler and what it and the linker are told: what others have made does not fit."""
+    names = ("CFLAGS", "CPPFLAGS", "LDFLAGS", "LDSHARED")
+    told = [*compiler(), *COMPILE, *LINK, *URING, *(os.environ.get(name, "") for name in names)]
+    found = hashlib.sha256(repr(told).encode())
+    try:
+        version, library = (
+            subprocess.run([*compiler(), asked], capture_output=True).stdout
+            for asked in ("--version", "-print-file-name=liburing.a")
+        )
+    except OSError:  # no compiler: the build will say so
+        return "none"
+    found.update(version)
+    static = Path(os.fsdecode(library.strip()))
+    if URING and static.is_file():
+        found.update(static.read_bytes())
+    return found.hexdigest()[:8]
 
 
 if __name__ == "__main__":
@@ -140,6 +171,7 @@ VARIANT = "-".join(
     + (["coverage"] if COVERAGE else [])
     + (["uring"] if URING else [])
     + (["lto"] if LTO else [])
+    + [fingerprint()]
 )
 
 C_FILES = sorted(glob("csrc/**/*.c", root_dir=ROOT, recursive=True))
@@ -234,11 +266,16 @@ class BuildCore(build_ext):
 
         def link_if_changed(objects: list[str], made: str, *args, **options) -> None:
             # With optimisation of the whole this is where the time goes.
-            linked = os.path.join(self.build_temp, "linked")
-            if os.path.exists(made) and was_made_from(linked, ["setup.py", *objects, made]):
-                return
+            record = Path(self.build_temp, "linked")
+            objects_are = digest(objects)
+            if os.path.exists(made) and record.is_file():
+                if record.read_text() == objects_are + digest([made]):
+                    return
             link(objects, made, *args, **options)
-            made_from(linked, ["setup.py", *objects, made])
+            if b"PyInit__core" not in Path(made).read_bytes():
+                os.unlink(made)
+                sys.exit("the linker has left everything out: is it another compiler's? make clean")
+            record.write_text(objects_are + digest([made]))
 
         self.compiler.link_shared_object = link_if_changed
 

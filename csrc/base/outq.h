@@ -75,8 +75,8 @@ typedef struct rt_outq {
     rt_outlane lane[2];
     size_t bytes;            /* waiting, in both */
     size_t planned[3];       /* of the snapshot: the begun bulk frame, prompt, more bulk */
-    uint8_t *open;           /* the last prompt frame while it may still grow, or NULL; */
-    uint64_t open_lead;      /* what stands for its head, or 0 */
+    uint8_t *open;           /* the last prompt frame while it may still grow, or NULL */
+    uint64_t open_lead;      /* what stands for its lead, or 0 */
     uint32_t *keys;          /* how many messages in the bulk lane have each; NULL: none yet */
     bool writing;            /* the transmit token is out */
     _Atomic bool dirty;      /* stands in somebody's list of queues to flush */
