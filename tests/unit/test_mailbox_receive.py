@@ -75,6 +75,20 @@ async def test_cancelling_loses_no_message(node: Node, loop_kind: str) -> None:
     assert seen == list(range(300))
 
 
+async def test_what_was_read_belongs_to_the_reader_alone(node: Node) -> None:
+    box = node.mailbox("in")
+    kept = 0
+    for _ in range(3):  # the first time caches are filled
+        before = sys.getallocatedblocks()
+        for _ in range(10):
+            node.send_many("in", [(i + 1000, b"x" * 50) for i in range(100)])
+            assert len(await box.receive_many()) == 100
+            node.send("in", (1000, b"x" * 50))
+            assert await box.receive() == (1000, b"x" * 50)
+        kept = sys.getallocatedblocks() - before
+    assert kept < 100  # of three thousand objects
+
+
 async def test_one_receiver_at_a_time(node: Node) -> None:
     box = node.mailbox()
     first = asyncio.create_task(box.receive())

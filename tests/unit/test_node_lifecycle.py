@@ -363,6 +363,42 @@ async def test_a_program_that_computes_stays_or_falls_out(
             await asyncio.to_thread(child.wait, 20)
 
 
+FLOODING = """
+import asyncio, sys
+from router import Node
+async def main():
+    async with Node(sys.argv[1], cookie='secret', epmd_port=int(sys.argv[2])) as node:
+        while True:
+            node.send(('sink', sys.argv[3]), bytes(1 << 16))
+            await node.drain()
+asyncio.run(main())
+"""
+
+
+async def test_a_flood_waits_with_its_sender(options: dict[str, Any]) -> None:
+    """While the program computes, its node's own thread takes in a portion now and then."""
+    async with Node(new_name("busy"), **options) as node:
+        box = node.mailbox("sink")
+        arguments = [new_name("flood"), str(options["epmd_port"]), node.name]
+        child = subprocess.Popen([sys.executable, "-c", FLOODING, *arguments])
+
+        def bytes_in() -> int:
+            return next(row["bytes_in"] for row in node.stats() if row["peer"] == arguments[0])
+
+        try:
+            await box.receive_many(timeout=20)
+            before = bytes_in()
+            begin = time.monotonic()
+            while time.monotonic() - begin < 0.5:
+                pass
+            came, portions = bytes_in() - before, (time.monotonic() - begin) / 0.005 + 2
+            # Half a mebibyte each, and the rest of a read.
+            assert 0 < came < portions * (768 << 10)
+        finally:
+            child.kill()
+            await asyncio.to_thread(child.wait, 20)
+
+
 async def test_ticks_keep_an_idle_connection(pair: Pair) -> None:
     async with pair(net_ticktime=0.4) as (a, b):
         await a.connect(b.name)

@@ -194,6 +194,34 @@ async def test_no_message_is_lost_between_time_limits_on_a_loop(pair: Pair, loop
         assert seen == list(range(total))
 
 
+async def test_threads_send_beside_a_loop(pair: Pair, loop_kind: str) -> None:
+    """To the same process: what the loop's turn gathers is the loop's, and each order holds."""
+    total = 3000
+    asyncio.get_running_loop().set_debug(True)  # it tells who is not on its thread
+    async with pair() as (a, b):
+        box = b.mailbox("in")
+        await a.connect(b.name)
+        dest = ("in", b.name)
+
+        def send() -> None:
+            for i in range(total):
+                a.send(dest, ("thread", i, b"x" * 20))
+
+        async def send_here() -> None:
+            for i in range(total):
+                a.send(dest, ("loop", i, b"x" * 20))
+                if i % 10 == 0:
+                    await asyncio.sleep(0)
+
+        sending = asyncio.gather(asyncio.to_thread(send), send_here())
+        seen: dict[bytes, list[int]] = {b"thread": [], b"loop": []}
+        while sum(map(len, seen.values())) < 2 * total:
+            for who, i, _ in await box.receive_many(timeout=20):
+                seen[who].append(i)
+        await sending
+        assert all(numbers == list(range(total)) for numbers in seen.values())
+
+
 def test_polling_without_waiting_drives_the_node(bare: dict[str, Any]) -> None:
     with Node(new_name("a"), **bare) as a, Node(new_name("b"), engine="inline", **bare) as b:
         introduce(a, b)
