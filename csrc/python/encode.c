@@ -395,11 +395,14 @@ static int changed(rt_enc *e) {
     return rt_enc_fail(e, "a container changed size while it was encoded");
 }
 
-/* Looks at a key of another type than the one before. */
-static int note_key_type(rt_enc *e, rt_enc_frame *f, PyTypeObject *t) {
+/* Looks at a key of another type than the one before. 1: a set was made, the collector may have
+ * run, and with it anybody's code. */
+RT_APART int note_key_type(rt_enc *e, rt_enc_frame *f, PyTypeObject *t) {
     f->key_type = t;
     bool may_meet = rt_enc_key_kind(e, f, t);
-    return !may_meet || f->seen || f->at || f->kind != F_DICT || f->n < 2 ? 0 : rt_enc_begin_seen(e, f);
+    if (!may_meet || f->seen || f->at || f->kind != F_DICT || f->n < 2) return 0;
+    if (rt_enc_begin_seen(e, f) < 0) return -1;
+    return PyDict_GET_SIZE(f->obj) == f->n ? 1 : changed(e);
 }
 
 /* Notes a key that was just written; EncodeError when it is a second one. */
@@ -486,11 +489,13 @@ static int rest_of_dict(rt_enc *e, rt_enc_frame *f, PyObject **out) {
     while (f->done < f->n) {
         Py_ssize_t here = f->pos;
         if (RT_UNLIKELY(!next_pair(f, dict, &key, &value))) return changed(e);
-        while (RT_UNLIKELY(Py_TYPE(key) != f->key_type)) {
-            if (note_key_type(e, f, Py_TYPE(key)) < 0) return -1;
-            /* A set may have been made, the collector have run, and with it anybody's code. */
-            f->pos = here;
-            if (PyDict_GET_SIZE(dict) != f->n || !next_pair(f, dict, &key, &value)) return changed(e);
+        if (RT_UNLIKELY(Py_TYPE(key) != f->key_type)) {
+            int rc = note_key_type(e, f, Py_TYPE(key));
+            if (rc < 0) return -1;
+            if (rc > 0) { /* once for each dict: its pair is to be found again */
+                f->pos = here;
+                continue;
+            }
         }
         f->start = (size_t)(e->w - e->base);
         if (f->at) f->at[f->done] = f->start;
