@@ -52,9 +52,9 @@ int rt_poller_wait(rt_poller *p, uint64_t timeout_ns, int max);
  * there is. When they have brought it, the others that are ready are the first of the next wait,
  * which then waits for nothing. epoll alone. */
 void rt_poller_limit(rt_poller *p, size_t bytes);
-/* A source has brought so many. False: that is enough for now. */
+/* A source has brought so many. False: with them the limit is reached. */
 bool rt_poller_spend(rt_poller *p, size_t bytes);
-bool rt_poller_sated(const rt_poller *p);   /* it was, in this wait or the last */
+bool rt_poller_sated(const rt_poller *p);   /* it was reached, in this wait or the last */
 /* By the thread that waited, when it will not wait again: the kernel lets go of the
  * descriptors, so that closing them afterwards closes them, whoever does it. */
 void rt_poller_leave(rt_poller *p);

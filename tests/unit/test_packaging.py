@@ -9,6 +9,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -197,6 +198,22 @@ def test_a_source_of_another_time_is_compiled_again(checkout: Path, tmp_path: Pa
     after = times()
     assert after[0] > before[0] and after[1] == before[1]
     assert times() == after
+
+
+def test_what_is_built_otherwise_has_its_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects of another compiler, or with other arguments, may not fit the ones that are there."""
+
+    def variant() -> str:
+        found: str = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")["VARIANT"]
+        return found
+
+    usual = variant()
+    assert variant() == usual
+    monkeypatch.setenv("LDFLAGS", "-Wl,-O1")
+    linked = variant()
+    monkeypatch.delenv("LDFLAGS")
+    monkeypatch.setenv("CC", f"{sysconfig.get_config_var('CC') or 'cc'} -pipe")
+    assert len({usual, linked, variant()}) == 3
 
 
 def test_the_wheel_holds_the_package_alone(checkout: Path, real_home: str, tmp_path: Path) -> None:
