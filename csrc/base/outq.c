@@ -53,7 +53,9 @@ void rt_outq_fini(rt_outq *q)
 {
     rt_outchunk_free(rt_outq_take(q));
     rt_free(q->keys);
+    rt_free(q->places);
     q->keys = NULL;
+    q->places = NULL;
     pthread_mutex_destroy(&q->lock);
 }
 
@@ -150,6 +152,13 @@ void rt_outq_keep_open(rt_outq *q, size_t n)
 {
     rt_outchunk *c = q->lane[RT_LANE_PROMPT].last;
     q->open = c->data + c->n - n;
+    q->open_places = 0;
+}
+
+int rt_outq_places_ready(rt_outq *q)
+{
+    if (!q->places) q->places = rt_calloc(RT_OUTQ_PLACES, sizeof *q->places);
+    return q->places ? RT_OK : RT_ENOMEM;
 }
 
 uint8_t *rt_outq_add(rt_outq *q, size_t n)

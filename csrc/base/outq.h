@@ -28,6 +28,7 @@
 #define RT_OUTQ_IOV_MAX 64
 #define RT_OUTQ_SLICE_BYTES (128u * 1024u)  /* of the bulk lane, at a time */
 #define RT_OUTQ_KEYS 512u
+#define RT_OUTQ_PLACES 32u
 #define RT_CHUNK_POOL_MAX 32u
 
 /* Memory that chunks point into instead of holding a copy; the last of them gives it to the pool. */
@@ -76,7 +77,9 @@ typedef struct rt_outq {
     size_t bytes;            /* waiting, in both */
     size_t planned[3];       /* of the snapshot: the begun bulk frame, prompt, more bulk */
     uint8_t *open;           /* the last prompt frame while it may still grow, or NULL */
-    uint64_t open_lead;      /* what stands for its lead, or 0 */
+    uint64_t open_lead;      /* what stands for the lead of its last message, or 0 */
+    uint64_t *places;        /* what stands for the lead in each of its places; NULL: none yet */
+    uint32_t open_places;    /* a bit for each that it has */
     uint32_t *keys;          /* how many messages in the bulk lane have each; NULL: none yet */
     bool writing;            /* the transmit token is out */
     _Atomic bool dirty;      /* stands in somebody's list of queues to flush */
@@ -116,16 +119,18 @@ RT_INLINE bool rt_outq_is_dirty(const rt_outq *q)
 /* The frame added last to the prompt lane, of n bytes, may grow until something else is added
  * or a snapshot is taken: whoever writes has not seen it yet. */
 void rt_outq_keep_open(rt_outq *q, size_t n);
-/* n more bytes for the open frame; false when there is none, or no room behind it. */
-RT_INLINE bool rt_outq_grow(rt_outq *q, const void *p, size_t n)
+/* n more bytes for the open frame; NULL when there is none, or no room behind it. */
+RT_INLINE uint8_t *rt_outq_grow(rt_outq *q, size_t n)
 {
     rt_outchunk *c = q->lane[RT_LANE_PROMPT].last;
-    if (!q->open || c->cap - c->n < n) return false;
-    memcpy(c->data + c->n, p, n);
+    if (!q->open || c->cap - c->n < n) return NULL;
+    uint8_t *p = c->data + c->n;
     c->n += n;
     q->bytes += n;
-    return true;
+    return p;
 }
+/* Makes room for places. RT_ENOMEM: nothing has changed. */
+int rt_outq_places_ready(rt_outq *q);
 /* Takes back what was added to that lane since the mark, all under one hold of the lock and
  * without keys. */
 rt_outq_mark rt_outq_here(const rt_outq *q, enum rt_lane lane);

@@ -330,32 +330,21 @@ static int open_term(rt_inbound *in, rt_slice raw, rt_scan *scan, rt_buf *scratc
     return rc;
 }
 
-/* The messages of a pack, which ends with its frame, or the one payload of anything else. */
-typedef struct payloads {
-    const uint8_t *at, *end;
-    size_t least;            /* bytes of the next one */
-    bool pack;
-    rt_scan scan;
-} payloads;
-
-static payloads payloads_of(const rt_inbound *in, rt_slice raw, bool pack, const rt_atoms *atoms)
+/* A parsed message that is not a pack. Bytes behind its payload are ignored, as Erlang does. */
+static int single(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice raw,
+                  const rt_atoms *atoms)
 {
-    payloads left = {raw.p, raw.p + raw.n, 0, pack, scan_of(in, atoms)};
-    return left;
+    rt_slice payload = {NULL, 0};
+    rt_scan scan = scan_of(in, atoms);
+    size_t used;
+    int rc = c->payload ? open_term(in, raw, &scan, &in->payload, &payload, &used) : RT_OK;
+    return rc < 0 ? rc : dispatch(in, peer, c, payload);
 }
 
-/* The next one; *rest: whether others follow. */
-static int next_payload(rt_inbound *in, payloads *left, rt_slice *out, bool *rest)
+static int parse_control(rt_slice control, rt_control *c)
 {
-    size_t used = 0;
-    int rc = open_term(in, rt_slice_of(left->at, (size_t)(left->end - left->at)), &left->scan,
-                       &in->payload, out, &used);
-    if (rc < 0) return rc;
-    if (used < left->least) return RT_EBAD;
-    left->least = RT_PACK_PAYLOAD_MIN;
-    left->at += used;
-    *rest = left->pack && left->at < left->end;
-    return RT_OK;
+    int64_t k = rt_control_parse(control.p, control.n, c);
+    return k == RT_AGAIN ? RT_EBAD : k < 0 ? (int)k : RT_OK;
 }
 
 /* Control (expanded) and raw payload of one whole message. */
@@ -363,22 +352,9 @@ static int message(rt_inbound *in, rt_peer *peer, rt_slice control, rt_slice raw
                    const rt_atoms *atoms)
 {
     rt_control c;
-    rt_slice payload = {NULL, 0};
-    int64_t k = rt_control_parse(control.p, control.n, &c);
-    if (k < 0) return k == RT_AGAIN ? RT_EBAD : (int)k;
-    if (!c.payload) return dispatch(in, peer, &c, payload);
-    /* The flags stand since the connection does. What was put together from fragments is one. */
-    if (c.pack && (in->assembled || !(peer->flags & RT_F_PACKS))) return RT_EBAD;
-    if (c.pack && in->packet_n > RT_PACK_BYTES_MAX) return RT_EBAD;
-    in->found_pack = c.pack;
-    payloads left = payloads_of(in, raw, c.pack, atoms);
-    bool rest = true;
-    while (rest) {
-        int rc = next_payload(in, &left, &payload, &rest);
-        if (rc == RT_OK) rc = dispatch(in, peer, &c, payload);
-        if (rc < 0) return rc;
-    }
-    return RT_OK;
+    int rc = parse_control(control, &c);
+    if (rc == RT_OK && c.pack) rc = RT_EBAD;
+    return rc < 0 ? rc : single(in, peer, &c, raw, atoms);
 }
 
 static int fragment(rt_inbound *in, rt_peer *peer, const rt_frame *f)
@@ -469,40 +445,153 @@ static const rt_repeat *repeated(const rt_inbound *in, const rt_peer *peer, cons
     return r;
 }
 
-static int repeat(rt_inbound *in, rt_peer *peer, const rt_repeat *r, rt_slice raw)
+static const uint8_t PLAIN_HEAD[3] = {RT_TAG_VERSION, RT_TAG_DIST_HEADER, 0};
+
+/* Whom messages of a pack are for. */
+typedef struct target {
+    rt_slice head;           /* where nothing is remembered of it */
+    rt_pid to;               /* known if it is one of our processes; looked up once for each pack: */
+    bool plain;              /* to add to one that dies meanwhile is right as well */
+} target;
+
+static void aim(const rt_inbound *in, target *t, rt_pid to)
 {
-    if (r->pack && in->packet_n > RT_PACK_BYTES_MAX) return RT_EBAD;
-    payloads left = payloads_of(in, raw, r->pack, &r->atoms);
-    rt_slice payload;
-    bool rest = true;
-    uint64_t came = 0;
-    int rc = RT_OK;
-    /* Looked at once: to add to one that dies meanwhile is right as well. */
-    bool plain = !is_multicaster(in, r->to) && rt_registry_lookup(in->route->registry, r->to);
-    while (rest && rc == RT_OK) {
-        rc = next_payload(in, &left, &payload, &rest);
-        if (rc < 0) break;
-        came++;
-        rc = RT_LIKELY(plain) ? add(in, peer, r->to, payload) : deliver(in, peer, r->to, payload);
+    t->to = to;
+    t->plain = !is_multicaster(in, to) && rt_registry_lookup(in->route->registry, to);
+}
+
+/* By the control tuple of its head; remembers whom that leads to. */
+static int deliver_first(rt_inbound *in, rt_peer *peer, target *t, rt_slice payload)
+{
+    static const rt_atoms none = {0};
+    rt_control c;
+    /* Before the name is looked up: see rt_registry_names_changes. */
+    uint64_t names = rt_registry_names_changes(in->route->registry);
+    int rc = parse_control(rt_slice_of(t->head.p + sizeof PLAIN_HEAD,
+                                       t->head.n - sizeof PLAIN_HEAD), &c);
+    if (rc < 0 || !c.pack) return RT_EBAD;
+    in->found = 0;
+    in->found_by_name = false;
+    in->found_pack = true;
+    in->cached = rt_atom_cache_changes(peer->cache);
+    rc = dispatch(in, peer, &c, payload);
+    if (rc < 0 || !in->found) return rc;
+    remember(in, peer, t->head, &none, names);
+    aim(in, t, in->found);
+    return RT_OK;
+}
+
+static int deliver_to(rt_inbound *in, rt_peer *peer, target *t, rt_slice payload)
+{
+    if (!t->to) return deliver_first(in, peer, t, payload);
+    count(&peer->count.messages_in, 1);
+    return deliver(in, peer, t->to, payload);
+}
+
+static void skip(rt_slice *s, size_t n)
+{
+    s->p += n;
+    s->n -= n;
+}
+
+static int new_target(rt_inbound *in, rt_peer *peer, rt_slice *left, target *t)
+{
+    const rt_repeat *r = repeated(in, peer, left->p, left->n);
+    size_t used = 0;
+    if (RT_LIKELY(r && r->pack)) {
+        aim(in, t, r->to);
+        skip(left, r->n);
+        return RT_OK;
     }
+    rt_scan scan = scan_of(in, NULL);
+    rt_slice control, head = *left;
+    if (head.n < sizeof PLAIN_HEAD || memcmp(head.p, PLAIN_HEAD, sizeof PLAIN_HEAD) != 0)
+        return RT_EBAD;
+    skip(left, sizeof PLAIN_HEAD);
+    int rc = open_term(in, *left, &scan, &in->control, &control, &used);
+    if (rc < 0) return rc;
+    skip(left, used);
+    *t = (target){rt_slice_of(head.p, sizeof PLAIN_HEAD + used), 0, false};
+    return RT_OK;
+}
+
+/* The messages of a pack, which end with it: see RT_OP_PACK. `first`: whom they are for until it
+ * says otherwise. */
+static int pack(rt_inbound *in, rt_peer *peer, target first, rt_slice left)
+{
+    target places[RT_PACK_PLACES], *now = &first;
+    uint32_t known = 0; /* a bit for each place that has a head */
+    rt_scan scan = scan_of(in, NULL);
+    rt_slice payload;
+    size_t used, least = 0;
+    uint64_t came = 0;
+    int rc;
+    if (in->packet_n > RT_PACK_BYTES_MAX) return RT_EBAD;
+    do {
+        rc = open_term(in, left, &scan, &in->payload, &payload, &used);
+        if (rc == RT_OK && used < least) rc = RT_EBAD;
+        if (rc < 0) break;
+        if (RT_LIKELY(now->plain)) {
+            came++;
+            rc = add(in, peer, now->to, payload);
+        } else {
+            rc = deliver_to(in, peer, now, payload);
+        }
+        if (rc < 0) break;
+        skip(&left, used);
+        least = RT_PACK_PAYLOAD_MIN;
+        if (left.n == 0 || left.p[0] >= RT_PACK_NEW + RT_PACK_PLACES) continue;
+        uint32_t place = left.p[0] % RT_PACK_PLACES;
+        bool new = left.p[0] >= RT_PACK_NEW;
+        now = &places[place];
+        skip(&left, 1);
+        if (new) rc = new_target(in, peer, &left, now);
+        else if (!(known >> place & 1)) rc = RT_EBAD;
+        if (rc == RT_OK && left.n == 0) rc = RT_EBAD;
+        known |= 1u << place;
+    } while (rc == RT_OK && left.n > 0);
     count(&peer->count.messages_in, came);
     return rc;
+}
+
+static int repeat(rt_inbound *in, rt_peer *peer, const rt_repeat *r, rt_slice raw)
+{
+    rt_scan scan = scan_of(in, &r->atoms);
+    rt_slice payload;
+    size_t used;
+    if (r->pack) {
+        target first;
+        aim(in, &first, r->to);
+        return pack(in, peer, first, raw);
+    }
+    int rc = open_term(in, raw, &scan, &in->payload, &payload, &used);
+    if (rc < 0) return rc;
+    count(&peer->count.messages_in, 1);
+    return deliver(in, peer, r->to, payload);
 }
 
 static int normal(rt_inbound *in, rt_peer *peer, const uint8_t *p, const rt_frame *f)
 {
     rt_slice control;
+    rt_control c;
     size_t used;
     /* Before the name is looked up: see rt_registry_names_changes. */
     uint64_t names = rt_registry_names_changes(in->route->registry);
     rt_scan scan = scan_of(in, &f->atoms);
     int rc = open_term(in, f->body, &scan, &in->control, &control, &used);
+    if (rc == RT_OK) rc = parse_control(control, &c);
     if (rc < 0) return rc;
+    rt_slice head = rt_slice_of(p, (size_t)(f->body.p - p) + used);
+    rt_slice raw = rt_slice_of(f->body.p + used, f->body.n - used);
+    if (c.pack) {
+        /* The flags stand since the connection does. */
+        if (f->atoms.count || !(peer->flags & RT_F_PACKS)) return RT_EBAD;
+        return pack(in, peer, (target){head, 0, false}, raw);
+    }
     in->found = 0;
     in->found_by_name = in->found_pack = false;
-    rc = message(in, peer, control, rt_slice_of(f->body.p + used, f->body.n - used), &f->atoms);
-    if (rc == RT_OK && in->found)
-        remember(in, peer, rt_slice_of(p, (size_t)(f->body.p - p) + used), &f->atoms, names);
+    rc = single(in, peer, &c, raw, &f->atoms);
+    if (rc == RT_OK && in->found) remember(in, peer, head, &f->atoms, names);
     return rc;
 }
 

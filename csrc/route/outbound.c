@@ -237,13 +237,13 @@ int rt_outbound_put_locked(rt_peer *p, rt_slice frame) { return put_one(p, frame
 
 enum { OP_AT = RT_FRAME_NORMAL_HEAD + RT_CONTROL_OP_AT };
 
-/* Whether a frame is for whom the open one is for, from the same sender. */
+/* Whether a frame is for whom the last message of the open one is for, from the same sender. */
 static bool same_way(const rt_outq *q, const uint8_t *frame, rt_lead lead)
 {
     const uint8_t *open = q->open;
     if (!open) return false;
     if (lead.number && lead.number == q->open_lead) return true;
-    return 4 + (size_t)rt_load_u32(open) > lead.n && (open[OP_AT] & ~RT_OP_PACK) == frame[OP_AT] &&
+    return !q->open_places && 4 + (size_t)rt_load_u32(open) > lead.n && (open[OP_AT] & ~RT_OP_PACK) == frame[OP_AT] &&
            memcmp(open + 4, frame + 4, OP_AT - 4) == 0 &&
            memcmp(open + OP_AT + 1, frame + OP_AT + 1, lead.n - OP_AT - 1) == 0;
 }
@@ -279,28 +279,63 @@ static int put_each_locked(rt_peer *p, rt_slice *frames, rt_buf *own, uint32_t *
     return RT_OK;
 }
 
-/* The open frame takes up one more payload, if there is room. */
-static bool join_locked(rt_outq *q, const uint8_t *payload, size_t n)
+_Static_assert(RT_OUTQ_PLACES == RT_PACK_PLACES, "a bit and a number for each");
+
+/* n more bytes of the open frame; NULL when there is none, or no room in it. */
+RT_INLINE uint8_t *grow_locked(rt_outq *q, size_t n)
 {
     uint8_t *open = q->open;
-    size_t body = rt_load_u32(open) + n;
-    if (n < RT_PACK_PAYLOAD_MIN || body > RT_PACK_BYTES_MAX || !rt_outq_grow(q, payload, n))
-        return false;
+    size_t body = open ? rt_load_u32(open) + n : SIZE_MAX;
+    uint8_t *to = body > RT_PACK_BYTES_MAX ? NULL : rt_outq_grow(q, n);
+    if (!to) return NULL;
     rt_store_u32(open, (uint32_t)body);
     open[OP_AT] |= RT_OP_PACK;
+    return to;
+}
+
+/* The open frame takes up one more payload for whom the last one was. */
+RT_INLINE bool join_locked(rt_outq *q, rt_slice payload)
+{
+    uint8_t *to = payload.n < RT_PACK_PAYLOAD_MIN ? NULL : grow_locked(q, payload.n);
+    if (to) memcpy(to, payload.p, payload.n);
+    return to != NULL;
+}
+
+/* The same for somebody else, by the number of a place, or by a frame's head, which then has the
+ * place. `frame`: one that begins with the lead; NULL: only if it has its place already. */
+static bool turn_locked(rt_outq *q, rt_lead lead, const uint8_t *frame, rt_slice payload)
+{
+    uint32_t place = (uint32_t)(lead.number % RT_OUTQ_PLACES);
+    bool known = q->open_places >> place & 1 && q->places[place] == lead.number;
+    size_t head = known ? 0 : lead.n - 4;
+    if (!lead.number || payload.n < RT_PACK_PAYLOAD_MIN) return false;
+    if (!known && (!frame || rt_outq_places_ready(q) < 0)) return false;
+    uint8_t *to = grow_locked(q, 1 + head + payload.n);
+    if (!to) return false;
+    *to++ = (uint8_t)(known ? place : RT_PACK_NEW + place);
+    if (!known) {
+        memcpy(to, frame + 4, head);
+        to[OP_AT - 4] |= RT_OP_PACK;
+        q->places[place] = lead.number;
+        q->open_places |= 1u << place;
+    }
+    memcpy(to + head, payload.p, payload.n);
+    q->open_lead = lead.number;
     return true;
 }
 
 /* Queues frames that share a lead. One that was queued last and that nobody has begun to write
- * takes up what follows for the same receiver: the lead is a third of a small message, which
- * the kernel need not copy twice, nor the receiver compare. On an error as put_each_locked. */
+ * takes up what follows: the lead is nearly half of a small message, which the kernel need not copy
+ * twice, nor the receiver look up. On an error as put_each_locked. */
 static int pack_locked(rt_outq *q, rt_slice *frames, rt_lead lead, uint32_t *count)
 {
     uint32_t done = 0;
     for (size_t at = 0, n; at < frames->n; at += n, done++) {
         const uint8_t *frame = frames->p + at;
         n = 4 + (size_t)rt_load_u32(frame);
-        if (!same_way(q, frame, lead) || !join_locked(q, frame + lead.n, n - lead.n)) {
+        rt_slice payload = rt_slice_of(frame + lead.n, n - lead.n);
+        if (same_way(q, frame, lead) ? !join_locked(q, payload)
+                                     : !turn_locked(q, lead, frame, payload)) {
             if (rt_outq_put(q, frame, n) < 0) {
                 frames->n = at;
                 *count = done;
@@ -329,12 +364,12 @@ bool rt_outbound_join(rt_peer *p, rt_lead lead, rt_slice payload, const rt_limit
     if (whole > limits->message_bytes_max) return false;
     pthread_mutex_lock(&q->lock);
     size_t before = q->bytes;
-    bool joined = q->open && q->open_lead == lead.number && lead.number &&
-                  before + whole <= limits->queue_bytes_max &&
-                  join_locked(q, payload.p, payload.n);
+    bool joined = q->open && lead.number && before + whole <= limits->queue_bytes_max &&
+                  (RT_LIKELY(q->open_lead == lead.number) ? join_locked(q, payload)
+                                                          : turn_locked(q, lead, NULL, payload));
+    *how = (rt_queued){before, q->bytes - before};
     if (joined) queued_locked(p, limits, 1, before);
     pthread_mutex_unlock(&q->lock);
-    *how = (rt_queued){before, payload.n};
     return joined;
 }
 
@@ -390,10 +425,16 @@ static uint64_t messages_in(const uint8_t *p, size_t n)
     if (p[1] == RT_TAG_DIST_FRAG_FIRST || p[1] == RT_TAG_DIST_FRAG_NEXT)
         return n >= 18 && rt_load_u64(p + 10) == 1;
     if (n <= op_at || p[op_at - 1] != RT_TAG_SMALL_INTEGER || !(p[op_at] & RT_OP_PACK)) return 1;
-    uint64_t terms = 0;
+    uint64_t payloads = 0;
     size_t at = RT_FRAME_NORMAL_HEAD - 4;
-    for (int64_t k; at < n && (k = rt_term_skip(p + at, n - at)) > 0; at += (size_t)k) terms++;
-    return terms - 1; /* the first is the control tuple */
+    int64_t k = rt_term_skip(p + at, n - at); /* the control tuple */
+    while (k > 0 && (at += (size_t)k) < n) {
+        if (p[at] < RT_PACK_NEW) at += 1;
+        else if (p[at] < RT_PACK_NEW + RT_PACK_PLACES) at += 1 + RT_FRAME_NORMAL_HEAD - 4;
+        else payloads++;
+        k = at < n ? rt_term_skip(p + at, n - at) : 0;
+    }
+    return payloads;
 }
 
 uint64_t rt_outbound_count(const rt_outchunk *list)
