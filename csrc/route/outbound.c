@@ -308,7 +308,7 @@ static bool turn_locked(rt_outq *q, rt_lead lead, const uint8_t *frame, rt_slice
     uint32_t place = (uint32_t)(lead.number % RT_OUTQ_PLACES);
     bool known = q->open_places >> place & 1 && q->places[place] == lead.number;
     size_t head = known ? 0 : lead.n - 4;
-    if (!lead.number || payload.n < RT_PACK_PAYLOAD_MIN) return false;
+    if (!q->open || !lead.number || payload.n < RT_PACK_PAYLOAD_MIN) return false;
     if (!known && (!frame || rt_outq_places_ready(q) < 0)) return false;
     uint8_t *to = grow_locked(q, 1 + head + payload.n);
     if (!to) return false;
@@ -429,9 +429,9 @@ static uint64_t messages_in(const uint8_t *p, size_t n)
     size_t at = RT_FRAME_NORMAL_HEAD - 4;
     int64_t k = rt_term_skip(p + at, n - at); /* the control tuple */
     while (k > 0 && (at += (size_t)k) < n) {
-        if (p[at] < RT_PACK_NEW) at += 1;
-        else if (p[at] < RT_PACK_NEW + RT_PACK_PLACES) at += 1 + RT_FRAME_NORMAL_HEAD - 4;
-        else payloads++;
+        bool turn = p[at] < RT_PACK_NEW + RT_PACK_PLACES, head = turn && p[at] >= RT_PACK_NEW;
+        at += turn + (head ? RT_FRAME_NORMAL_HEAD - 4 : 0);
+        payloads += !head;
         k = at < n ? rt_term_skip(p + at, n - at) : 0;
     }
     return payloads;

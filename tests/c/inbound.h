@@ -39,7 +39,7 @@ static inline UNUSED void node_open(node *n)
     r->name = S(NODE);
     CHECK_INT(rt_put_atom(&n->atom, r->name), RT_OK);
     r->atom = rt_slice_of(n->atom.p, n->atom.n);
-    r->registry = rt_registry_new(16, 16);
+    r->registry = rt_registry_new(64, 16);
     r->relations = rt_relations_new();
     r->peers = rt_peers_new(&r->limits);
     rt_inbound_init(&n->in, r);

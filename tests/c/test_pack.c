@@ -1,152 +1,6 @@
 /* needs: route */
 /* Messages to one receiver share a frame: what one side queues, the other is fed. */
-#include "inbound.h"
-#include "route/outbound.h"
-#include "stress.h"
-#include "term/tags.h"
-
-#define BOXES 3
-
-/* A receiver with three processes, one of them with a name and an alias, and the sender's peer. */
-typedef struct pair {
-    node n;
-    rt_process *box[BOXES];
-    rt_peer *here, *there;     /* of the receiver, of the sender */
-    rt_peers *peers;
-    rt_limits limits;
-    rt_buf wire;
-    size_t read;
-} pair;
-
-static void pair_open(pair *t, bool packs)
-{
-    uint64_t flags = RT_FLAGS_OURS | (packs ? RT_F_PACKS : 0);
-    memset(t, 0, sizeof *t);
-    node_open(&t->n);
-    t->limits = t->n.route.limits;
-    for (int i = 0; i < BOXES; i++)
-        CHECK_INT(rt_process_new(t->n.route.registry, &t->box[i]), RT_OK);
-    CHECK_INT(rt_registry_register(t->n.route.registry, S("name"), t->box[0]->self), RT_OK);
-    t->peers = rt_peers_new(&t->limits);
-    CHECK_INT(rt_peers_get(t->peers, S(NODE), &t->there), RT_OK);
-    CHECK_INT(rt_peer_up(t->there, flags, CREATION, &t->limits), RT_OK);
-    CHECK_INT(rt_peers_get(t->n.route.peers, S("a@127.0.0.1"), &t->here), RT_OK);
-    CHECK_INT(rt_peer_up(t->here, flags, 1, &t->limits), RT_OK);
-}
-
-static void pair_close(pair *t)
-{
-    rt_peer_down(t->there);
-    rt_peers_free(t->peers);
-    for (int i = 0; i < BOXES; i++) end_box(&t->n, t->box[i]);
-    node_close(&t->n);
-    rt_buf_fini(&t->wire);
-}
-
-/* A frame to a process, or for -1 to the name; returns the bytes of its head. The message is
- * {number, binary of n bytes}. */
-static size_t compose(pair *t, rt_buf *b, int to, uint32_t number, size_t n)
-{
-    static const uint8_t from[] = "Xw\xb" "a@127.0.0.1" "\0\0\0\1\0\0\0\0\0\0\0\1";
-    uint8_t pid[RT_PID_BYTES_MAX];
-    rt_slice sender = rt_slice_of(from, sizeof from - 1);
-    size_t head, start = b->n;
-    if (start == 0) {
-        CHECK_INT(rt_outbound_begin(b), RT_OK);
-    } else {
-        CHECK_INT(rt_buf_reserve(b, RT_FRAME_NORMAL_HEAD), RT_OK);
-        memset(b->p + b->n, 0, RT_FRAME_NORMAL_HEAD);
-        b->n += RT_FRAME_NORMAL_HEAD;
-    }
-    if (to < 0) {
-        CHECK_INT(rt_control_reg_send(b, sender, S("name")), RT_OK);
-    } else {
-        size_t k = rt_route_pid(&t->n.route, t->box[to]->self, pid);
-        CHECK_INT(rt_control_send_sender(b, sender, rt_slice_of(pid, k)), RT_OK);
-    }
-    head = b->n - start;
-    CHECK_INT(rt_buf_reserve(b, 12 + n), RT_OK);
-    rt_buf_u8(b, RT_TAG_SMALL_TUPLE);
-    rt_buf_u8(b, 2);
-    rt_buf_u8(b, RT_TAG_INTEGER);
-    rt_buf_u32(b, number);
-    rt_buf_u8(b, RT_TAG_BINARY);
-    rt_buf_u32(b, (uint32_t)n);
-    memset(b->p + b->n, 'x', n);
-    b->n += n;
-    CHECK_INT(rt_outbound_end(b, start, &t->limits), RT_OK);
-    return head;
-}
-
-static int put(pair *t, int to, uint32_t number, size_t n)
-{
-    rt_buf b = RT_BUF_INIT;
-    rt_lead lead = {compose(t, &b, to, number, n), 0};
-    int rc = rt_outbound_put(t->there, rt_slice_of(b.p, b.n), lead, false, &t->limits, &b, NULL);
-    rt_buf_fini(&b);
-    return rc;
-}
-
-/* As a node sends: the payload alone if it may join, else the frame. Each receiver's lead has a
- * number. */
-static int join_or_put(pair *t, int to, uint32_t number, size_t n, bool *joined)
-{
-    rt_buf b = RT_BUF_INIT;
-    rt_queued how;
-    rt_lead lead = {compose(t, &b, to, number, n), (uint64_t)to + 2};
-    rt_slice payload = rt_slice_of(b.p + lead.n, b.n - lead.n);
-    size_t before = t->there->out.bytes;
-    int rc = RT_OK;
-    *joined = rt_outbound_join(t->there, lead, payload, &t->limits, &how);
-    CHECK_INT(t->there->out.bytes, before + (*joined ? payload.n : 0));
-    if (*joined) CHECK(how.before == before && how.taken == payload.n);
-    else rc = rt_outbound_put(t->there, rt_slice_of(b.p, b.n), lead, false, &t->limits, &b, NULL);
-    rt_buf_fini(&b);
-    return rc;
-}
-
-/* Moves so many bytes of the queue to the wire, as they would be written. */
-static void write_some(pair *t, size_t most)
-{
-    rt_outq *q = &t->there->out;
-    struct iovec iov[RT_OUTQ_IOV_MAX];
-    int k = rt_outq_snapshot(q, iov, RT_OUTQ_IOV_MAX, most, true);
-    size_t done = 0;
-    for (int i = 0; i < k; i++) {
-        CHECK_INT(rt_buf_put(&t->wire, iov[i].iov_base, iov[i].iov_len), RT_OK);
-        done += iov[i].iov_len;
-    }
-    rt_outq_consume(q, done);
-}
-
-/* Feeds the packets that have come whole; how many. */
-static int read_all(pair *t)
-{
-    int packets = 0;
-    while (t->wire.n - t->read >= 4) {
-        size_t n = rt_load_u32(t->wire.p + t->read);
-        if (t->wire.n - t->read - 4 < n) break;
-        unsigned char *copy = check_copy(t->wire.p + t->read + 4, n);
-        CHECK_INT(rt_inbound_packet(&t->n.in, t->here, copy, n), RT_OK);
-        free(copy);
-        t->read += 4 + n;
-        packets++;
-    }
-    rt_inbound_flush(&t->n.in);
-    return packets;
-}
-
-/* The number of the next message of a process, or -1. */
-static int64_t next(pair *t, int box)
-{
-    rt_message *m = rt_process_pop(t->box[box]);
-    if (!m) return -1;
-    const uint8_t *p = rt_message_data(m);
-    uint32_t number = rt_load_u32(p + 3);
-    CHECK_INT(rt_load_u32(p + 8) + 12, m->n);
-    rt_message_free(m);
-    return number;
-}
+#include "pack.h"
 
 static void test_messages_of_one_way_share_a_frame(void)
 {
@@ -202,7 +56,7 @@ static void test_a_payload_joins_by_number(void)
 {
     static const struct { int to; size_t n; bool joins; } sent[] = {
         {1, 10, false}, {1, 10, true}, {1, 3, false}, {1, 10, true}, {2, 10, false},
-        {1, 10, false}, {1, 10, true}, {-1, 10, false}, {-1, 10, true}, {1, 10, false},
+        {1, 10, false}, {1, 10, true}, {-1, 10, false}, {-1, 10, true}, {1, 10, true},
         {1, RT_PACK_BYTES_MAX, false}, {1, 10, false}, {1, RT_PACK_BYTES_MAX - 200, true},
         {1, 200, false}};
     pair t, plain;
@@ -212,7 +66,7 @@ static void test_a_payload_joins_by_number(void)
     for (uint32_t i = 0; i < sizeof sent / sizeof sent[0]; i++) {
         CHECK_INT(join_or_put(&t, sent[i].to, i, sent[i].n, &joined), RT_OK);
         CHECK_INT(joined, sent[i].joins);
-        CHECK_INT(put(&plain, sent[i].to, i, sent[i].n), RT_OK);
+        CHECK_INT(put_numbered(&plain, sent[i].to, i, sent[i].n, number_of(sent[i].to)), RT_OK);
     }
     CHECK_INT(t.there->count.messages_out, plain.there->count.messages_out);
     CHECK_INT(t.there->count.bytes_out, plain.there->count.bytes_out);
@@ -497,7 +351,7 @@ static void test_random(void)
         /* A box by its name alone: a pid and a name of one process keep no order in Erlang. */
         bool joined = false;
         int to = box == 0 ? -1 : box;
-        if (r >> 40 & 1) CHECK_INT(put(&t, to, sent[box]++, n), RT_OK);
+        if (r >> 40 & 1) CHECK_INT(put_numbered(&t, to, sent[box]++, n, r >> 41 & 1 ? number_of(to) : 0), RT_OK);
         else CHECK_INT(join_or_put(&t, to, sent[box]++, n, &joined), RT_OK);
         joins += joined;
         if (r / 4096 % 8 == 0) write_some(&t, r / 65536 % 4 ? SIZE_MAX : r / 262144 % 3000 + 1);

@@ -297,7 +297,7 @@ class Link(Wire):
     def hear_name(self) -> Name:
         body = self.short()
         tag, flags, creation, n = struct.unpack_from(">cQIH", body)
-        assert tag == b"N" and body[15 + n :] == b"router\x01"  # to be ignored, says OTP's page
+        assert tag == b"N" and body[15 + n :] == b"router\x02"  # to be ignored, says OTP's page
         self.common = self.peer.flags & Flag(flags)
         return Name(Flag(flags), creation, body[15 : 15 + n].decode())
 
