@@ -248,6 +248,20 @@ def inbound_messages() -> Iterator[tuple[bytes, bytes]]:
     for to in (control(22 | PACK, peer, pid(1, OURS)), control(33 | PACK, peer, ref(2))):
         yield to, term + term + term
     yield control(6 | PACK, peer, empty, atom(b"bounded")), term + term + term + small(1)
+    # Heads with places of their own within a pack, and a turn back to the first: RT_PACK_NEW.
+    turns = b""
+    for place, other in enumerate(
+        (
+            control(22 | PACK, peer, pid(3, OURS)),
+            control(33 | PACK, peer, ref(3)),
+            control(6 | PACK, peer, empty, atom(b"box")),
+        )
+    ):
+        turns += bytes([32 + place]) + b"\x83\x44\0" + other + term
+    yield (
+        control(22 | PACK, peer, pid(1, OURS)),
+        term + turns + bytes([0]) + term + term + bytes([2]) + term,
+    )
     leader, mfa = pid(60), b"h\3" + atom(b"m") + atom(b"f") + small(0)
     yield control(29, ref(4, node=THEIRS), peer, leader, mfa, b"j"), b"j"
     yield control(37, small(8), peer, atom(b"box")), term
