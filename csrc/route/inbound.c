@@ -450,8 +450,8 @@ static const uint8_t PLAIN_HEAD[3] = {RT_TAG_VERSION, RT_TAG_DIST_HEADER, 0};
 /* Whom messages of a pack are for. */
 typedef struct target {
     rt_slice head;           /* where nothing is remembered of it */
-    rt_pid to;               /* known if it is one of our processes; looked up once for each pack: */
-    bool plain;              /* to add to one that dies meanwhile is right as well */
+    rt_pid to;               /* a process, or 0: not known yet, or to be looked up each time */
+    bool plain;              /* was there as the pack came: to add to one that dies then is right */
 } target;
 
 static void aim(const rt_inbound *in, target *t, rt_pid to)

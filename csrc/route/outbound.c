@@ -237,13 +237,14 @@ int rt_outbound_put_locked(rt_peer *p, rt_slice frame) { return put_one(p, frame
 
 enum { OP_AT = RT_FRAME_NORMAL_HEAD + RT_CONTROL_OP_AT };
 
-/* Whether a frame is for whom the last message of the open one is for, from the same sender. */
+/* Whether a frame is for whom the open one's last message is for, from the same sender. */
 static bool same_way(const rt_outq *q, const uint8_t *frame, rt_lead lead)
 {
     const uint8_t *open = q->open;
     if (!open) return false;
     if (lead.number && lead.number == q->open_lead) return true;
-    return !q->open_places && 4 + (size_t)rt_load_u32(open) > lead.n && (open[OP_AT] & ~RT_OP_PACK) == frame[OP_AT] &&
+    if (q->open_places || 4 + (size_t)rt_load_u32(open) <= lead.n) return false;
+    return (open[OP_AT] & ~RT_OP_PACK) == frame[OP_AT] &&
            memcmp(open + 4, frame + 4, OP_AT - 4) == 0 &&
            memcmp(open + OP_AT + 1, frame + OP_AT + 1, lead.n - OP_AT - 1) == 0;
 }

@@ -80,7 +80,8 @@ static inline UNUSED size_t compose(pair *t, rt_buf *b, int to, uint32_t number,
     return head;
 }
 
-static inline UNUSED int put_numbered(pair *t, int to, uint32_t number, size_t n, uint64_t lead_number)
+static inline UNUSED int put_numbered(pair *t, int to, uint32_t number, size_t n,
+                                      uint64_t lead_number)
 {
     rt_buf b = RT_BUF_INIT;
     rt_lead lead = {compose(t, &b, to, number, n), lead_number};

@@ -1,5 +1,5 @@
 /* needs: route */
-/* A frame that turns from one receiver to another: whom its messages reach, and what it may hold. */
+/* A frame that turns from one receiver to another: whom its messages reach, what it may hold. */
 #include "pack.h"
 
 /* What is queued becomes packets of the receiver; how many. */
@@ -175,7 +175,8 @@ static void test_an_alias_among_others(void)
     rt_buf b = RT_BUF_INIT, control = RT_BUF_INIT;
     rt_slice alias = rt_slice_of(ALIAS, sizeof ALIAS - 1);
     pair_open(&t, true);
-    CHECK_INT(rt_control_alias_send(&control, rt_slice_of(SENDER, sizeof SENDER - 1), alias), RT_OK);
+    rt_slice sender = rt_slice_of(SENDER, sizeof SENDER - 1);
+    CHECK_INT(rt_control_alias_send(&control, sender, alias), RT_OK);
     control.p[RT_CONTROL_OP_AT] |= RT_OP_PACK;
     for (int again = 0; again < 2; again++) {
         rt_relation rel = {.kind = RT_REL_ALIAS, .flags = RT_ALIAS_ONCE, .local = t.box[2]->self,
