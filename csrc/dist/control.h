@@ -32,12 +32,12 @@ enum rt_control_op {
 #define RT_ALTACT_EXIT 16u
 
 /* Between routers: with this bit, SEND_SENDER, REG_SEND and ALIAS_SEND are followed by one payload
- * or more, which are as many messages of the same sender to the same receiver. Before a payload
- * may stand a byte that no term begins with: RT_PACK_NEW and the number of a place, and then
- * another head (131 68 0 and such a control tuple), for which this payload and what follows are; or
- * the number of a place alone: for the head that was last put into it within this packet. What a
- * packet may ask for is bounded: it has at most so many bytes, and each payload but the first
- * has some bytes at least. */
+ * or more, which are as many messages of the same sender to the same receiver. Between two payloads
+ * may stand one turn to another head, for all that follows. It begins with a byte that no term begins
+ * with: the number of a place, for the head that was last put into it within this packet; or that
+ * number plus RT_PACK_NEW, and the head itself (131 68 0 and such a control tuple), which is
+ * put there. What a packet may ask for is bounded: it has at most so many bytes, and each payload
+ * but the first has some bytes at least. */
 #define RT_OP_PACK 0x80u
 #define RT_PACK_PLACES 32u
 #define RT_PACK_NEW RT_PACK_PLACES

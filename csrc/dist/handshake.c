@@ -28,8 +28,8 @@ enum { DIGEST = 16, ANSWER_BYTES_MAX = 64 + RT_NODE_NAME_BYTES_MAX };
 #define NEVER_SENT (1ull << 36)
 
 /* What follows a node's name is to be ignored, says OTP's page; router nodes know each other by
- * it. A byte says what else the sender understands (bit 0: packs with one head, which were read
- * once). Who accepts says it to routers only. */
+ * it. A byte says what else the sender understands (bit 0: packs that do not turn, of
+ * earlier versions). Who accepts says it to routers only. */
 static const uint8_t ROUTER[6] = {'r', 'o', 'u', 't', 'e', 'r'};
 enum { EXTRA = sizeof ROUTER + 1, EXTRA_PACKS = 2 };
 

@@ -3,13 +3,13 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/cursor.h"
-#include "base/hash.h"
 #include "dist/control.h"
 #include "dist/fragments.h"
 #include "dist/frame.h"
 #include "route/multicast.h"
 #include "route/outbound.h"
 #include "route/relay.h"
+#include "route/repeat.h"
 #include "route/signal.h"
 #include "route/system.h"
 #include "term/ident.h"
@@ -149,7 +149,7 @@ static int to_pid(rt_inbound *in, rt_peer *peer, const rt_control *c, rt_slice p
     rt_pid to;
     int rc = rt_route_local(in->route, c->to, &to);
     if (RT_LIKELY(rc == RT_OK)) {
-        in->found = to;
+        in->found.to = to;
         return deliver(in, peer, to, payload);
     }
     if (rc == RT_EBAD) return rc;
@@ -172,8 +172,8 @@ static int to_name(rt_inbound *in, rt_peer *peer, rt_slice atom, rt_slice payloa
     if (latin1) name = rt_slice_of(wide, rt_utf8_from_latin1(wide, name.p, name.n));
     rt_pid to = rt_registry_whereis(in->route->registry, name);
     if (to) {
-        in->found = to;
-        in->found_by_name = true;
+        in->found.to = to;
+        in->found.named = true;
         return deliver(in, peer, to, payload);
     }
     if (rt_slice_eq(name, rt_slice_of("net_kernel", 10))) {
@@ -373,83 +373,12 @@ static int fragment(rt_inbound *in, rt_peer *peer, const rt_frame *f)
     return rc;
 }
 
-void rt_repeats_free(rt_repeats *t)
-{
-    for (uint32_t i = 0; t && i < RT_REPEATS; i++) rt_free(t->at[i]);
-    rt_free(t);
-}
-
-/* Each head has two places: this one, and the one whose number differs in the last bit. */
-static uint32_t place_of(const uint8_t *head, size_t n)
-{
-    return (uint32_t)(rt_hash_bytes(head, n, 0) & (RT_REPEATS - 1));
-}
-
-/* Remembers where a frame went, if there is memory for it. */
-static void remember(rt_inbound *in, rt_peer *peer, rt_slice head, const rt_atoms *atoms,
-                     uint64_t names)
-{
-    if (head.n > RT_REPEAT_BYTES_MAX || atoms->count > RT_REPEAT_ATOMS_MAX) return;
-    /* Only what wrote no slot: of a header that writes one twice, the first atom dies soon. */
-    if (rt_atom_cache_changes(peer->cache) != in->cached) return;
-    if (!peer->repeats) peer->repeats = rt_calloc(1, sizeof *peer->repeats);
-    if (!peer->repeats) return;
-    uint32_t at = place_of(head.p, head.n);
-    rt_repeat **place = &peer->repeats->at[at], *r = *place;
-    if (r && !rt_slice_eq(head, rt_slice_of(r->head, r->n))) { /* to its other place */
-        *place = peer->repeats->at[at ^ 1];
-        peer->repeats->at[at ^ 1] = r;
-        r = *place;
-    }
-    if (!r || r->atoms_cap < atoms->count) {
-        r = rt_malloc(offsetof(rt_repeat, atoms.at) + atoms->count * sizeof(rt_slice));
-        if (!r) return;
-        rt_free(*place);
-        *place = r;
-        r->atoms_cap = (uint16_t)atoms->count;
-    }
-    peer->repeats->last = r;
-    memcpy(r->head, head.p, head.n);
-    r->n = (uint16_t)head.n;
-    r->to = in->found;
-    r->pack = in->found_pack;
-    r->named = in->found_by_name;
-    r->names = names;
-    r->cached = in->cached;
-    r->atoms.count = atoms->count;
-    for (uint32_t i = 0; i < atoms->count; i++) r->atoms.at[i] = atoms->at[i];
-}
-
-static bool begins_like(const rt_repeat *r, const uint8_t *p, size_t n)
-{
-    return n > r->n && memcmp(p, r->head, r->n) == 0;
-}
-
-/* The remembered head that a frame begins with, if what it stands for still stands. */
-static const rt_repeat *repeated(const rt_inbound *in, const rt_peer *peer, const uint8_t *p,
-                                 size_t n)
-{
-    rt_repeats *t = peer->repeats;
-    const rt_repeat *r = t ? t->last : NULL;
-    if (!r) return NULL;
-    if (!begins_like(r, p, n)) {
-        if (n <= r->n) return NULL;
-        uint32_t at = place_of(p, r->n);
-        rt_repeat *other = t->at[at];
-        if (!other || !begins_like(other, p, n)) other = t->at[at ^ 1];
-        if (!other || !begins_like(other, p, n)) return NULL;
-        r = t->last = other;
-    }
-    if (r->named && rt_registry_names_changes(in->route->registry) != r->names) return NULL;
-    if (r->atoms.count && rt_atom_cache_changes(peer->cache) != r->cached) return NULL;
-    return r;
-}
-
 static const uint8_t PLAIN_HEAD[3] = {RT_TAG_VERSION, RT_TAG_DIST_HEADER, 0};
 
 /* Whom messages of a pack are for. */
 typedef struct target {
-    rt_slice head;           /* where nothing is remembered of it */
+    rt_slice head;           /* where nothing is remembered of it, and what it says: read once, */
+    rt_control control;      /* however many messages follow */
     rt_pid to;               /* a process, or 0: not known yet, or to be looked up each time */
     bool plain;              /* was there as the pack came: to add to one that dies then is right */
 } target;
@@ -460,24 +389,16 @@ static void aim(const rt_inbound *in, target *t, rt_pid to)
     t->plain = !is_multicaster(in, to) && rt_registry_lookup(in->route->registry, to);
 }
 
-/* By the control tuple of its head; remembers whom that leads to. */
+/* By what its head says; remembers whom that leads to. */
 static int deliver_first(rt_inbound *in, rt_peer *peer, target *t, rt_slice payload)
 {
     static const rt_atoms none = {0};
-    rt_control c;
-    /* Before the name is looked up: see rt_registry_names_changes. */
-    uint64_t names = rt_registry_names_changes(in->route->registry);
-    int rc = parse_control(rt_slice_of(t->head.p + sizeof PLAIN_HEAD,
-                                       t->head.n - sizeof PLAIN_HEAD), &c);
-    if (rc < 0 || !c.pack) return RT_EBAD;
-    in->found = 0;
-    in->found_by_name = false;
-    in->found_pack = true;
-    in->cached = rt_atom_cache_changes(peer->cache);
-    rc = dispatch(in, peer, &c, payload);
-    if (rc < 0 || !in->found) return rc;
-    remember(in, peer, t->head, &none, names);
-    aim(in, t, in->found);
+    in->found = rt_found_none(in->route, peer);
+    in->found.pack = true;
+    int rc = dispatch(in, peer, &t->control, payload);
+    if (rc < 0 || !in->found.to) return rc;
+    rt_repeat_keep(peer, t->head, &none, &in->found);
+    aim(in, t, in->found.to);
     return RT_OK;
 }
 
@@ -496,10 +417,10 @@ static void skip(rt_slice *s, size_t n)
 
 static int new_target(rt_inbound *in, rt_peer *peer, rt_slice *left, target *t)
 {
-    const rt_repeat *r = repeated(in, peer, left->p, left->n);
+    const rt_repeat *r = rt_repeat_find(in->route, peer, left->p, left->n);
     size_t used = 0;
-    if (RT_LIKELY(r && r->pack)) {
-        aim(in, t, r->to);
+    if (RT_LIKELY(r && r->found.pack)) {
+        aim(in, t, r->found.to);
         skip(left, r->n);
         return RT_OK;
     }
@@ -511,8 +432,11 @@ static int new_target(rt_inbound *in, rt_peer *peer, rt_slice *left, target *t)
     int rc = open_term(in, *left, &scan, &in->control, &control, &used);
     if (rc < 0) return rc;
     skip(left, used);
-    *t = (target){rt_slice_of(head.p, sizeof PLAIN_HEAD + used), 0, false};
-    return RT_OK;
+    t->head = rt_slice_of(head.p, sizeof PLAIN_HEAD + used);
+    t->to = 0;
+    t->plain = false;
+    rc = parse_control(control, &t->control);
+    return rc == RT_OK && !t->control.pack ? RT_EBAD : rc;
 }
 
 /* The messages of a pack, which end with it: see RT_OP_PACK. `first`: whom they are for until it
@@ -559,15 +483,15 @@ static int repeat(rt_inbound *in, rt_peer *peer, const rt_repeat *r, rt_slice ra
     rt_scan scan = scan_of(in, &r->atoms);
     rt_slice payload;
     size_t used;
-    if (r->pack) {
+    if (r->found.pack) {
         target first;
-        aim(in, &first, r->to);
+        aim(in, &first, r->found.to);
         return pack(in, peer, first, raw);
     }
     int rc = open_term(in, raw, &scan, &in->payload, &payload, &used);
     if (rc < 0) return rc;
     count(&peer->count.messages_in, 1);
-    return deliver(in, peer, r->to, payload);
+    return deliver(in, peer, r->found.to, payload);
 }
 
 static int normal(rt_inbound *in, rt_peer *peer, const uint8_t *p, const rt_frame *f)
@@ -575,8 +499,6 @@ static int normal(rt_inbound *in, rt_peer *peer, const uint8_t *p, const rt_fram
     rt_slice control;
     rt_control c;
     size_t used;
-    /* Before the name is looked up: see rt_registry_names_changes. */
-    uint64_t names = rt_registry_names_changes(in->route->registry);
     rt_scan scan = scan_of(in, &f->atoms);
     int rc = open_term(in, f->body, &scan, &in->control, &control, &used);
     if (rc == RT_OK) rc = parse_control(control, &c);
@@ -586,12 +508,10 @@ static int normal(rt_inbound *in, rt_peer *peer, const uint8_t *p, const rt_fram
     if (c.pack) {
         /* The flags stand since the connection does. */
         if (f->atoms.count || !(peer->flags & RT_F_PACKS)) return RT_EBAD;
-        return pack(in, peer, (target){head, 0, false}, raw);
+        return pack(in, peer, (target){head, c, 0, false}, raw);
     }
-    in->found = 0;
-    in->found_by_name = in->found_pack = false;
     rc = single(in, peer, &c, raw, &f->atoms);
-    if (rc == RT_OK && in->found) remember(in, peer, head, &f->atoms, names);
+    if (rc == RT_OK && in->found.to) rt_repeat_keep(peer, head, &f->atoms, &in->found);
     return rc;
 }
 
@@ -604,9 +524,9 @@ int rt_inbound_packet(rt_inbound *in, rt_peer *peer, const uint8_t *p, size_t n)
     if (n == 0) return RT_OK; /* a tick */
     count(&peer->count.bytes_in, n + 4);
     in->packet_n = n;
-    const rt_repeat *r = repeated(in, peer, p, n);
+    const rt_repeat *r = rt_repeat_find(in->route, peer, p, n);
     if (RT_LIKELY(r != NULL)) return repeat(in, peer, r, rt_slice_of(p + r->n, n - r->n));
-    in->cached = rt_atom_cache_changes(peer->cache);
+    in->found = rt_found_none(in->route, peer);
     int rc = rt_frame_parse(peer->cache, peer->header, rt_slice_of(p, n), &f);
     if (rc < 0) return rc;
     switch (f.kind) {

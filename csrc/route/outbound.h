@@ -44,7 +44,7 @@ typedef struct rt_queued {
 int rt_outbound_put(rt_peer *p, rt_slice frames, rt_lead lead, bool signal,
                     const rt_limits *limits, rt_buf *own, rt_queued *how);
 /* Queues the message of which this is the payload, when it may join the frame that was queued
- * last and that one has the same lead, by number: then nobody needs to compose its own.
+ * last and that one has this lead already, by its number: then nobody needs to compose it.
  * False: nothing has happened. */
 bool rt_outbound_join(rt_peer *p, rt_lead lead, rt_slice payload, const rt_limits *limits,
                       rt_queued *how);

@@ -5,7 +5,7 @@
 #include "base/clock.h"
 #include "base/cursor.h"
 #include "base/hash.h"
-#include "route/inbound.h"
+#include "route/repeat.h"
 #include "route/outbound.h"
 #include "term/write.h"
 

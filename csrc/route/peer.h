@@ -45,7 +45,7 @@ typedef struct rt_peer {
     rt_atom_cache *cache;           /* driver */
     rt_fragments *assembly;         /* driver */
     rt_pool *pool;                  /* its table's, for large messages both ways */
-    struct rt_repeats *repeats;     /* driver: see inbound.h; NULL before the first message */
+    struct rt_repeats *repeats;     /* driver: see repeat.h; NULL before the first message */
     rt_peer_counters count;
     uint8_t *cookie;                /* of its own, or NULL; under out.lock */
     size_t cookie_n;

@@ -107,11 +107,11 @@ static void test_heads_of_many_processes(void)
         rt_repeat *r = p->repeats->at[i];
         if (!r) continue;
         held++;
-        r->names = MARK;
-        put_send(&b, KNOWN, r->to, 1);
+        r->found.names = MARK;
+        put_send(&b, KNOWN, r->found.to, 1);
         CHECK_INT(feed(&n, p, &b), RT_OK);
         CHECK(p->repeats->last == r);
-        used += r->names == MARK;
+        used += r->found.names == MARK;
     }
     CHECK(held > RT_REPEATS / 4);
     CHECK_INT(used, held);
