@@ -53,6 +53,8 @@ void rt_poller_limit(rt_poller *p, size_t bytes) { p->limit = bytes; }
 
 bool rt_poller_sated(const rt_poller *p) { return p->limit && p->spent >= p->limit; }
 
+size_t rt_poller_spent(const rt_poller *p) { return p->spent; }
+
 bool rt_poller_spend(rt_poller *p, size_t bytes)
 {
     p->spent += bytes;

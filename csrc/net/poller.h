@@ -55,6 +55,7 @@ void rt_poller_limit(rt_poller *p, size_t bytes);
 /* A source has brought so many. False: with them the limit is reached. */
 bool rt_poller_spend(rt_poller *p, size_t bytes);
 bool rt_poller_sated(const rt_poller *p);   /* it was reached, in this wait or the last */
+size_t rt_poller_spent(const rt_poller *p); /* what they have brought, in this wait or the last */
 /* By the thread that waited, when it will not wait again: the kernel lets go of the
  * descriptors, so that closing them afterwards closes them, whoever does it. */
 void rt_poller_leave(rt_poller *p);

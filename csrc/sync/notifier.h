@@ -13,7 +13,7 @@
  *   operation          | may run with            | needs
  *   mark, fire, poke   | everything              | the entry's memory
  *   next, hush, rest,  | mark, fire, poke,       | one consumer at a time
- *   wait               | forget, purge           |
+ *   wait, rung         | forget, purge           |
  *   arm, disarm        | mark, fire, next        | the entry's owner
  *   forget, purge      | everything              | a count; no arm of that entry meanwhile
  *   hold, rele         | everything              | a count of one's own
@@ -64,6 +64,9 @@ void rt_notifier_hush(rt_notifier *n);
 /* Ends hush and clears the eventfd; true when something came meanwhile that
  * the consumer must look at before it sleeps. */
 bool rt_notifier_rest(rt_notifier *n);
+/* Whether news came since the last hush or rest: for who waits without sleeping, and
+ * looks at the list in any case before it does sleep. */
+bool rt_notifier_rung(const rt_notifier *n);
 /* Blocks until news or until timeout_ns passed (UINT64_MAX: for ever);
  * RT_OK or RT_ETIME. A spurious RT_OK is allowed, and a signal gives one.
  * Ends a hush. After RT_OK the consumer looks at the list. */

@@ -65,14 +65,17 @@ static void test_bell(void) {
     rt_notifier_mark(n, &b);
     rt_notifier_poke(n);
     CHECK(!readable(n));              /* hushed: no write */
+    CHECK(rt_notifier_rung(n));
     CHECK(rt_notifier_rest(n));
+    CHECK(!rt_notifier_rung(n));
     CHECK(rt_notifier_next(n) == &a);
     CHECK(rt_notifier_next(n) == &b);
     CHECK(!rt_notifier_rest(n));
     rt_notifier_poke(n);
     rt_notifier_poke(n);
-    CHECK(readable(n));
+    CHECK(readable(n) && rt_notifier_rung(n));
     rt_notifier_hush(n);
+    CHECK(!rt_notifier_rung(n));
     CHECK(readable(n));               /* only rest clears */
     CHECK(!rt_notifier_rest(n));      /* what came before hush was looked at after it */
     CHECK(!readable(n));

@@ -294,6 +294,7 @@ static void test_a_limit(void)
         int called = rt_poller_wait(p, 0, 64);
         CHECK(called >= 1 && called <= 2);
         CHECK(rt_poller_spend(p, 0) == (called == 1));
+        CHECK_INT(rt_poller_spent(p), 60 * called);
         for (int i = 0; i < 5; i++) CHECK(abs(probes[i].calls - probes[0].calls) <= 1);
     }
     for (int i = 0; i < 5; i++) CHECK(probes[i].calls >= 3);
