@@ -11,6 +11,10 @@
 #include "base/clock.h"
 #include "net/conn.h"
 
+/* Waits in vain, one after the other, and as many as that were left off: see rt_vigil. A wait in
+ * vain for so many messages is rare enough not to be seen. */
+enum { VAIN_MAX = 1024 };
+
 static void wake_ready(rt_source *s, uint32_t events)
 {
     rt_engine *e = RT_CONTAINER_OF(s, rt_engine, wake);
@@ -94,12 +98,20 @@ bool rt_engine_is_driver(rt_engine *e)
     return atomic_load_explicit(&e->driver, memory_order_relaxed) == (unsigned long)pthread_self();
 }
 
+static bool stopping(rt_engine *e)
+{
+    /* acquire pairs with the release in rt_engine_stop */
+    return atomic_load_explicit(&e->stopping, memory_order_acquire) != 0;
+}
+
 /* The lock is held. */
 static int round_locked(rt_engine *e, uint64_t timeout_ns)
 {
     /* relaxed: see rt_engine_is_driver */
     atomic_store_explicit(&e->driver, (unsigned long)pthread_self(), memory_order_relaxed);
     int n = rt_poller_wait(e->poller, timeout_ns, RT_ENGINE_EVENTS_MAX);
+    if (e->vigil.ns && rt_poller_spent(e->poller))
+        atomic_store_explicit(&e->vigil.heard, 1, memory_order_relaxed); /* a hint */
     rt_timers_run(e->timers, rt_now());
     e->turn(e);
     rt_timers_arm(e->timers);
@@ -116,6 +128,52 @@ int rt_engine_drive(rt_engine *e)
     /* relaxed: a heartbeat for the own thread, it orders nothing */
     atomic_fetch_add_explicit(&e->drives, 1, memory_order_relaxed);
     return n;
+}
+
+/* Relaxed, all of it: hints, of which a lost one costs a wait. What was heard is announced
+ * elsewhere. */
+bool rt_engine_expects(rt_engine *e)
+{
+    rt_vigil *v = &e->vigil;
+    if (!v->ns || !atomic_exchange_explicit(&v->heard, 0, memory_order_relaxed)) return false;
+    if (atomic_load_explicit(&v->on, memory_order_relaxed)) {
+        uint32_t vain = atomic_load_explicit(&v->vain, memory_order_relaxed);
+        atomic_store_explicit(&v->vain, vain / 2, memory_order_relaxed);
+        return true;
+    }
+    uint32_t skip = atomic_load_explicit(&v->skip, memory_order_relaxed);
+    atomic_store_explicit(&v->skip, skip ? skip - 1 : 0, memory_order_relaxed);
+    atomic_store_explicit(&v->on, skip == 0, memory_order_relaxed);
+    return skip == 0;
+}
+
+void rt_engine_give_up(rt_engine *e)
+{
+    rt_vigil *v = &e->vigil;
+    uint32_t vain = 2 * atomic_load_explicit(&v->vain, memory_order_relaxed); /* see above */
+    if (vain == 0) vain = 1;
+    if (vain > VAIN_MAX) vain = VAIN_MAX;
+    atomic_store_explicit(&v->vain, vain, memory_order_relaxed);
+    atomic_store_explicit(&v->skip, vain, memory_order_relaxed);
+    atomic_store_explicit(&v->on, 0, memory_order_relaxed);
+}
+
+/* Whether who stays awake has something to look at. */
+static bool called(rt_engine *e, const rt_notifier *n)
+{
+    return atomic_load_explicit(&e->vigil.heard, memory_order_relaxed) || /* a hint */
+           rt_notifier_rung(n) || stopping(e);
+}
+
+int rt_engine_busy_wait(rt_engine *e, const rt_notifier *n, uint64_t ns)
+{
+    uint64_t end = rt_now() + ns;
+    while (!called(e, n)) {
+        /* Each round takes the lock anew: another thread may want to drive, or to stop. */
+        if (rt_engine_drive(e) == RT_EBUSY) rt_cpu_relax();
+        if (rt_now() >= end) return called(e, n) ? RT_OK : RT_ETIME;
+    }
+    return RT_OK;
 }
 
 void rt_engine_enter(rt_engine *e)
@@ -136,12 +194,6 @@ void rt_engine_promise(rt_engine *e, int more)
 {
     /* relaxed: a hint for the own thread; being late costs one grace period */
     atomic_fetch_add_explicit(&e->promised, (uint32_t)more, memory_order_relaxed);
-}
-
-static bool stopping(rt_engine *e)
-{
-    /* acquire pairs with the release in rt_engine_stop */
-    return atomic_load_explicit(&e->stopping, memory_order_acquire) != 0;
 }
 
 /* True when the descriptor still has work after the grace and nobody drove. */
@@ -195,10 +247,17 @@ static void *engine_main(void *arg)
         watch(e);
         return NULL;
     }
+    uint64_t awake_until = 0; /* 0: it sleeps when there is nothing */
     while (!stopping(e)) {
         pthread_mutex_lock(&e->drive);
-        round_locked(e, UINT64_MAX);
+        round_locked(e, awake_until ? 0 : UINT64_MAX);
         pthread_mutex_unlock(&e->drive);
+        if (rt_engine_expects(e)) {
+            awake_until = rt_now() + e->vigil.ns;
+        } else if (awake_until && rt_now() >= awake_until) {
+            rt_engine_give_up(e);
+            awake_until = 0;
+        }
     }
     pthread_mutex_lock(&e->drive);
     rt_poller_leave(e->poller);
@@ -236,13 +295,12 @@ void rt_engine_stop(rt_engine *e)
     e->has_thread = false;
 }
 
-int rt_engine_wait(rt_engine *e, rt_notifier *n, uint64_t timeout_ns)
+/* Blocks until the notifier or the engine has something; drives in that case. */
+static int sleep_and_drive(rt_engine *e, rt_notifier *n, uint64_t timeout_ns)
 {
-    if (e->mode == RT_ENGINE_THREAD) return rt_notifier_wait(n, timeout_ns);
     struct pollfd fds[2] = {{.fd = rt_notifier_fd(n), .events = POLLIN},
                             {.fd = rt_engine_fd(e), .events = POLLIN}};
     struct timespec ts = {(time_t)(timeout_ns / RT_SEC), (long)(timeout_ns % RT_SEC)};
-    rt_engine_promise(e, 1);
     int k = ppoll(fds, 2, timeout_ns == UINT64_MAX ? NULL : &ts, NULL);
     if (k > 0 && fds[1].revents && !stopping(e)) {
         /* Waiting for the lock is short: nobody sleeps with it in this mode. */
@@ -251,8 +309,23 @@ int rt_engine_wait(rt_engine *e, rt_notifier *n, uint64_t timeout_ns)
         pthread_mutex_unlock(&e->drive);
         atomic_fetch_add_explicit(&e->drives, 1, memory_order_relaxed); /* a heartbeat */
     }
+    return k == 0 ? RT_ETIME : RT_OK;
+}
+
+int rt_engine_wait(rt_engine *e, rt_notifier *n, uint64_t timeout_ns)
+{
+    if (e->mode == RT_ENGINE_THREAD) return rt_notifier_wait(n, timeout_ns);
+    int rc = RT_ETIME;
+    rt_engine_promise(e, 1);
+    if (rt_engine_expects(e)) {
+        uint64_t ns = timeout_ns < e->vigil.ns ? timeout_ns : e->vigil.ns;
+        rc = rt_engine_busy_wait(e, n, ns);
+        if (rc == RT_ETIME) rt_engine_give_up(e);
+        if (timeout_ns != UINT64_MAX) timeout_ns -= ns;
+    }
+    if (rc == RT_ETIME) rc = sleep_and_drive(e, n, timeout_ns);
     rt_engine_promise(e, -1);
-    if (k == 0) return RT_ETIME;
+    if (rc == RT_ETIME) return rc;
     rt_notifier_wait(n, 0); /* clears it */
     return RT_OK;
 }

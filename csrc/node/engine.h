@@ -8,6 +8,10 @@
  *                     waiting and nobody has driven for RT_ENGINE_GRACE_MS, at
  *                     once when nobody has promised to drive
  *
+ * Who drives may stay awake for a while after a peer was heard, and look for more before it
+ * sleeps: waking up costs more than many looks (rt_vigil). The own thread of RT_ENGINE_AUTO
+ * never does: it drives for those who are busy.
+ *
  * Ownership: the node owns its engine; poller, timers and everything hung on
  * them are touched only by whoever holds the drive lock.
  * Threads: drive, wake, wait from any thread. Nobody blocks while holding the
@@ -30,8 +34,20 @@
 /* What one drive reads where the driver is also who works on it. More would be there than a turn
  * of its loop works off: it would wait in memory, instead of in the senders' queues. */
 #define RT_ENGINE_READ_BYTES (512u * 1024u)
+#define RT_BUSY_WAIT_NS_MAX 1000000u
 
 enum rt_engine_mode { RT_ENGINE_AUTO, RT_ENGINE_THREAD, RT_ENGINE_INLINE };
+
+/* Staying awake. It pays while the peer answers in time. Where it does not, or cannot because it
+ * would need the processor that is kept busy waiting for it, waits are left off: one after the
+ * first in vain, two after the second, and so on, doubling up to a bound. Each that was not in
+ * vain halves what the next in vain will leave off. */
+typedef struct rt_vigil {
+    uint64_t ns;                    /* at most RT_BUSY_WAIT_NS_MAX; set before start; 0: never */
+    _Atomic uint32_t heard;         /* a peer was, since somebody asked */
+    _Atomic uint32_t on;            /* somebody is awake */
+    _Atomic uint32_t vain, skip;    /* how many one in vain left off last; how many are left of those */
+} rt_vigil;
 
 typedef struct rt_engine rt_engine;
 struct rt_engine {
@@ -39,6 +55,7 @@ struct rt_engine {
     rt_timers *timers;
     uint8_t *read_buffer;
     enum rt_engine_mode mode;
+    rt_vigil vigil;
     pthread_mutex_t drive;
     _Atomic uint64_t drives;        /* by others than the own thread */
     _Atomic uint32_t promised;      /* loops and threads that watch the descriptor */
@@ -67,6 +84,13 @@ void rt_engine_fini(rt_engine *e);
 int rt_engine_fd(const rt_engine *e);
 /* One bounded round without blocking. Number of sources handled, RT_EBUSY. */
 int rt_engine_drive(rt_engine *e);
+/* Whether who is about to sleep should stay awake for vigil.ns first, or as long anew: a peer
+ * was heard since this was asked last. */
+bool rt_engine_expects(rt_engine *e);
+/* Drives again and again without sleeping, until a peer is heard or the notifier has news
+ * (RT_OK), or for ns (RT_ETIME). Ends at once, with RT_OK, when the engine stops. */
+int rt_engine_busy_wait(rt_engine *e, const rt_notifier *n, uint64_t ns);
+void rt_engine_give_up(rt_engine *e);   /* by who was awake: nothing came */
 /* Exclusive access for set-up and tear-down; waits for the present driver. */
 void rt_engine_enter(rt_engine *e);
 void rt_engine_leave(rt_engine *e);

@@ -288,7 +288,7 @@ static int make_drivers(rt_node *n, const rt_node_config *config)
     while (rc == RT_OK && n->drivers_n < config->threads) {
         rc = rt_driver_init(&n->drivers[n->drivers_n], n, (enum rt_engine_mode)config->engine,
                             (enum rt_poller_kind)config->poller);
-        if (rc == RT_OK) n->drivers_n++;
+        if (rc == RT_OK) n->drivers[n->drivers_n++].engine.vigil.ns = config->busy_wait_ns;
     }
     return rc == RT_OK ? rt_resolver_new(&n->resolver, n->control->engine.poller) : rc;
 }
@@ -297,6 +297,7 @@ int rt_node_new(const rt_node_config *config, rt_node **out)
 {
     if (!rt_node_name_ok(config->name) || config->cookie.n > RT_COOKIE_BYTES_MAX ||
         config->threads < 1 || config->threads > RT_NODE_THREADS_MAX ||
+        config->busy_wait_ns > RT_BUSY_WAIT_NS_MAX ||
         (config->threads > 1 && config->engine != RT_ENGINE_THREAD))
         return RT_EINVAL;
     rt_node *n = rt_calloc(1, sizeof *n);
@@ -441,6 +442,12 @@ uint16_t rt_node_port(const rt_node *n)
 uint32_t rt_node_creation(const rt_node *n) { return n->route.creation; }
 int rt_node_fd(const rt_node *n) { return rt_engine_fd(&n->control->engine); }
 int rt_node_drive(rt_node *n) { return rt_engine_drive(&n->control->engine); }
+bool rt_node_expects(rt_node *n) { return rt_engine_expects(&n->control->engine); }
+void rt_node_give_up(rt_node *n) { rt_engine_give_up(&n->control->engine); }
+int rt_node_busy_wait(rt_node *n, const rt_notifier *notifier, uint64_t ns)
+{
+    return rt_engine_busy_wait(&n->control->engine, notifier, ns);
+}
 int rt_node_wait(rt_node *n, rt_notifier *notifier, uint64_t timeout_ns)
 {
     return rt_engine_wait(&n->control->engine, notifier, timeout_ns);

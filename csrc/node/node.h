@@ -28,6 +28,7 @@ typedef struct rt_node_config {
     bool hidden, relay;
     int engine;                  /* enum rt_engine_mode */
     uint32_t threads;            /* 1, or with RT_ENGINE_THREAD up to RT_NODE_THREADS_MAX */
+    uint32_t busy_wait_ns;       /* see node/engine.h; at most RT_BUSY_WAIT_NS_MAX */
     int poller;                  /* enum rt_poller_kind; io_uring for RT_ENGINE_THREAD alone */
     int epmd;                    /* enum rt_epmd_mode */
     uint16_t epmd_port;
@@ -66,6 +67,9 @@ uint32_t rt_node_creation(const rt_node *n);
 /* Driving: see node/engine.h. */
 int rt_node_fd(const rt_node *n);
 int rt_node_drive(rt_node *n);
+bool rt_node_expects(rt_node *n);
+int rt_node_busy_wait(rt_node *n, const rt_notifier *notifier, uint64_t ns);
+void rt_node_give_up(rt_node *n);
 int rt_node_wait(rt_node *n, rt_notifier *notifier, uint64_t timeout_ns);
 void rt_node_promise(rt_node *n, int more);
 /* Writes what other threads and this one have gathered; the end of a loop's turn. */
