@@ -10,6 +10,7 @@ from router import _core
 from router.errors import RouterError
 
 __all__ = [
+    "busy_wait_ns_of",
     "cookie_bytes",
     "default_epmd_port",
     "epmd_port_of",
@@ -42,6 +43,14 @@ def poller_of(poller: object, engine: str) -> str:
     if missing := _core.poller_missing(_core.POLLERS["io_uring"]):
         raise OSError(*missing) if missing[0] else ValueError(missing[1])
     return "io_uring"
+
+
+def busy_wait_ns_of(seconds: object) -> int:
+    """Seconds, as nanoseconds."""
+    most = _core.BUSY_WAIT_NS_MAX / 1e9
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds <= most:
+        return round(seconds * 1e9)
+    raise ValueError(f"busy_wait is a number of seconds from 0 to {most}, not {seconds!r}")
 
 
 def listen_on(listen: object) -> tuple[str, int] | bool | None:

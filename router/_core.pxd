@@ -89,6 +89,7 @@ cdef extern from "router.h" nogil:
     rt_ready *rt_notifier_next(rt_notifier *n)
     void rt_notifier_hush(rt_notifier *n)
     bint rt_notifier_rest(rt_notifier *n)
+    bint rt_notifier_rung(const rt_notifier *n)
     void rt_notifier_after_fork(rt_notifier *n)
 
     ctypedef struct rt_message:
@@ -269,6 +270,7 @@ cdef extern from "router.h" nogil:
         RT_SEND_WAKE
         RT_COOKIE_BYTES_MAX
         RT_NODE_THREADS_MAX
+        RT_BUSY_WAIT_NS_MAX
 
     ctypedef struct rt_node_config:
         rt_slice name
@@ -277,6 +279,7 @@ cdef extern from "router.h" nogil:
         bint relay
         int engine
         uint32_t threads
+        uint32_t busy_wait_ns
         int poller
         int epmd
         uint16_t epmd_port
@@ -306,6 +309,9 @@ cdef extern from "router.h" nogil:
     uint16_t rt_node_port(const rt_node *n)
     int rt_node_fd(const rt_node *n)
     int rt_node_drive(rt_node *n)
+    bint rt_node_expects(rt_node *n)
+    int rt_node_busy_wait(rt_node *n, const rt_notifier *notifier, uint64_t ns)
+    void rt_node_give_up(rt_node *n)
     int rt_node_wait(rt_node *n, rt_notifier *notifier, uint64_t timeout_ns)
     void rt_node_promise(rt_node *n, int more)
     void rt_node_flush(rt_node *n)

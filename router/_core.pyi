@@ -247,6 +247,7 @@ EMPTY: Final[object]
 notifiers: weakref.WeakSet[Notifier]
 ENGINES: Final[dict[str, int]]
 THREADS_MAX: Final[int]
+BUSY_WAIT_NS_MAX: Final[int]
 POLLERS: Final[dict[str, int]]
 EPMD_MODES: Final[dict[str, int]]
 OVERFLOWS: Final[dict[str | None, int]]
@@ -286,6 +287,7 @@ class LoopCore:
     def _node(self) -> Callable[[], LivingNode | None]: ...
     def _engine_ready(self) -> None: ...
     def _news(self) -> None: ...
+    def _stay_awake(self) -> None: ...
 
 class LoopFlush:
     def __new__(

@@ -42,6 +42,7 @@ cdef enum:
     # How long a receiver that finds work may keep its loop: less than the 5 ms after which the
     # node's own thread takes over, and would read more than the receiver keeps up with.
     TURN_NS = 2_000_000
+    SLICE_NS = 10_000             # what a turn of a loop that stays awake waits at most
     WAYS = 256                    # a power of two
     SCRATCH_KEPT_BYTES = 4 << 20  # of the buffer that sends encode into
     BATCH_BYTES = 48 * 1024       # frames of one send_many that are queued at once
@@ -148,6 +149,9 @@ cdef class LoopCore:
     cdef readonly object _node    # weak
     cdef public bint drives       # this loop drives the engine
     cdef public bint _attached
+    cdef bint awake               # `_stay_awake` is scheduled
+    cdef bint heard               # a peer was, since the loop began to stay awake
+    cdef uint64_t awake_until     # ns
 
     def __cinit__(self, node, loop):
         self.loop = loop
@@ -155,13 +159,16 @@ cdef class LoopCore:
         self.notifier = Notifier()
 
     def _engine_ready(self):
-        self.look(True)
+        self.look(True, 0)
 
     def _news(self):
-        self.look(False)
+        self.look(False, 0)
 
-    cdef int look(self, bint drive) except -1:
-        """Wakes whoever has something; the notifier is hushed meanwhile."""
+    cdef int look(self, bint drive, uint64_t busy_ns) except -1:
+        """Wakes whoever has something; the notifier is hushed meanwhile.
+
+        busy_ns: how long to wait for that without sleeping.
+        """
         cdef NodeCore node = self._node()
         cdef rt_notifier *notifier = self.notifier.ptr
         cdef list ready = []
@@ -170,9 +177,14 @@ cdef class LoopCore:
             self.detach()
             return 0
         try:
+            if busy_ns and rt_notifier_rung(notifier):
+                busy_ns = 0
             rt_notifier_hush(notifier)
-            if drive:
-                node.drive()
+            if drive or busy_ns:
+                if busy_ns:
+                    node.busy_wait(notifier, busy_ns)
+                else:
+                    node.drive()
                 rt_notifier_hush(notifier)  # what it brought is seen now, and is no news after
             ready = self.notifier.ready()
             while at < len(ready):
@@ -186,7 +198,49 @@ cdef class LoopCore:
                 self.loop.call_soon(box._on_ready)
             if rt_notifier_rest(notifier) and self._attached:
                 self.loop.call_soon(self._news)
+            if node.busy_ns:
+                self.expect(node)
         return 0
+
+    cdef int expect(self, NodeCore node) except -1:
+        """A peer that was heard may be heard again soon: the loop stays awake for a while."""
+        if self.drives and self._attached and node.ptr != NULL and rt_node_expects(node.ptr):
+            self.heard = True
+            self.stay_awake()
+        return 0
+
+    cdef int stay_awake(self) except -1:
+        if not self.awake:
+            self.loop.call_soon(self._stay_awake)
+            self.awake = True
+        return 0
+
+    def _stay_awake(self):
+        """Runs once a turn, so that the loop does not sleep, and looks for what comes next.
+
+        One turn waits for a slice of the time alone: another socket, a timer or a call from
+        another thread, of which nothing is known here, is no later than that.
+        """
+        cdef NodeCore node = self._node()
+        cdef LoopFlush flush
+        cdef uint64_t now
+        self.awake = False
+        if node is None or node.ptr == NULL or not self.drives or not self._attached:
+            return
+        flush = node.loop_flush
+        if flush is not None and flush.scheduled and flush.loop is self.loop:
+            self.stay_awake()  # first what the peer may answer is written
+            return
+        now = rt_now()
+        if self.heard:
+            self.heard = False
+            self.awake_until = now + node.busy_ns
+            self.stay_awake()  # first whatever else is ready now
+        elif now < self.awake_until:
+            self.look(False, min(self.awake_until - now, <uint64_t>SLICE_NS))
+            self.stay_awake()
+        else:
+            rt_node_give_up(node.ptr)
 
 
 @cython.final

@@ -65,6 +65,7 @@ cdef class NodeCore:
     cdef bint is_running
     cdef bint inline              # no thread looks after what a program leaves lying
     cdef bint forked
+    cdef uint64_t busy_ns         # how long its loop stays awake after a peer was heard
     cdef uint64_t credit_turn     # the turn in which the direct write was used up
     cdef bint credit
     cdef uint64_t paced           # when `_paced` was asked first in this turn; ns
@@ -86,7 +87,7 @@ cdef class NodeCore:
         self.credit = True
 
     def _open(self, str name, bytes cookie, *, bint hidden, bint relay, int engine, int threads,
-              int poller, int epmd, int epmd_port, bint epmd_any, double net_ticktime, listen,
+              uint32_t busy_wait_ns, int poller, int epmd, int epmd_port, bint epmd_any, double net_ticktime, listen,
               dict limits, codec):
         """Makes the C node. listen: (numeric host, port), or None not to listen."""
         cdef rt_node_config c
@@ -101,6 +102,7 @@ cdef class NodeCore:
         c.relay = relay
         c.engine = engine
         c.threads = threads
+        c.busy_wait_ns = self.busy_ns = busy_wait_ns
         c.poller = poller
         self.inline = engine == RT_ENGINE_INLINE
         c.epmd = epmd
@@ -190,6 +192,16 @@ cdef class NodeCore:
             return 0
         with nogil:
             rt_node_drive(self.ptr)
+        self.credit = True
+        self.paced = 0
+        return 0
+
+    cdef int busy_wait(self, rt_notifier *notifier, uint64_t ns) except -1:
+        """Drives without sleeping until a peer was heard, the notifier has news, or `ns` passed."""
+        if self.ptr == NULL:
+            return 0
+        with nogil:
+            rt_node_busy_wait(self.ptr, notifier, ns)
         self.credit = True
         self.paced = 0
         return 0

@@ -10,7 +10,14 @@ from types import NoneType
 from typing import Any
 
 from router import _calls, _core
-from router._arguments import cookie_bytes, epmd_port_of, listen_on, name_ok, poller_of
+from router._arguments import (
+    busy_wait_ns_of,
+    cookie_bytes,
+    epmd_port_of,
+    listen_on,
+    name_ok,
+    poller_of,
+)
 from router._connecting import Resolver
 from router._life import LivingNode
 from router._multicast import Multicaster
@@ -55,6 +62,9 @@ class Node(LivingNode):
         computes without yielding falls out of the cluster.
     threads: how many threads of the node's own share its connections; more than one
         with `engine="thread"` only.
+    busy_wait: seconds, at most 0.001, for which who drives looks for more, awake, after it
+        heard a peer and before it sleeps; 0: it sleeps at once. For round trips between
+        programs that have processors to themselves; docs/lifecycle.md says what it costs.
     poller: what waits for the sockets: `"epoll"`; `"io_uring"`, for `engine="thread"`
         where router was built with liburing and the kernel (Linux 6.1 or later) permits
         it; `"auto"`: the one that measured better, epoll.
@@ -81,6 +91,7 @@ class Node(LivingNode):
         engine: str = "auto",
         poller: str = "auto",
         threads: int = 1,
+        busy_wait: float = 0.0,
         relay: bool = False,
         codec: Any = None,
         limits: Limits | dict[str, int] | None = None,
@@ -114,6 +125,7 @@ class Node(LivingNode):
             "relay": bool(relay),
             "engine": _core.ENGINES[engine],
             "threads": threads,
+            "busy_wait_ns": busy_wait_ns_of(busy_wait),
             "poller": _core.POLLERS[self._poller],
             "epmd": _core.EPMD_MODES[epmd],
             "epmd_port": epmd_port_of(epmd_port),

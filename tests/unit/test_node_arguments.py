@@ -32,6 +32,13 @@ BAD = [
     ({"epmd_port": 65536}, ValueError, "epmd_port"),
     ({"engine": ["auto"]}, ValueError, "engine is"),
     ({"epmd": None}, ValueError, "epmd is"),
+    ({"busy_wait": -1e-9}, ValueError, "busy_wait is a number of seconds from 0 to 0.001"),
+    ({"busy_wait": 0.0010001}, ValueError, "busy_wait is"),
+    ({"busy_wait": float("nan")}, ValueError, "busy_wait is"),
+    ({"busy_wait": float("inf")}, ValueError, "busy_wait is"),
+    ({"busy_wait": "0.0001"}, ValueError, "busy_wait is"),
+    ({"busy_wait": None}, ValueError, "busy_wait is"),
+    ({"busy_wait": True}, ValueError, "busy_wait is"),
 ]
 
 
