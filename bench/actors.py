@@ -201,6 +201,8 @@ class Stage:
         name, _, argument = kind.partition("/")
         if name == "pyzmq":
             return self._python("zmq_actor", argument or "1000")
+        if name == "router-busy":
+            return self._router("uvloop", "auto", part, busy_us=argument or "50")
         return self._kinds[name](part)
 
     def _python(self, module: str, *words: str) -> list[str]:
@@ -209,10 +211,12 @@ class Stage:
     def _streams(self, loop: str, style: str, part: str) -> list[str]:
         return self._python("streams_actor", loop, style)
 
-    def _router(self, loop: str, engine: str, part: str, poller: str = "auto") -> list[str]:
+    def _router(
+        self, loop: str, engine: str, part: str, poller: str = "auto", busy_us: str = "0"
+    ) -> list[str]:
         self._port_mapper()
-        name = f"py_{loop}_{engine}_{poller}_{part}@127.0.0.1"
-        return self._python("router_actor", name, loop, engine, poller)
+        name = f"py_{loop}_{engine}_{poller}_{busy_us}_{part}@127.0.0.1"
+        return self._python("router_actor", name, loop, engine, poller, busy_us)
 
     def _erlang(self, flags: tuple[str, ...], part: str) -> list[str]:
         self._port_mapper()

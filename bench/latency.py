@@ -26,6 +26,7 @@ class System:
 
 
 OURS = System("router, engine auto on uvloop", "router")
+BUSY = System("router, busy waiting 50 us, on uvloop", "router-busy/50")
 PEERS = (
     System("uvloop streams", "uvloop-streams"),
     System("uvloop BufferedProtocol", "uvloop-buffered"),
@@ -43,6 +44,8 @@ PAIRS = (
     ),
     (IDLE, System("router, engine thread on uvloop", "router-thread"), PEERS[0]),
     (IDLE, System("router, engine inline on uvloop", "router-inline"), PEERS[0]),
+    (IDLE, BUSY, PEERS[0]),
+    (IDLE, BUSY, PEERS[4]),
     (CROSS, System("router (auto, uvloop) to Erlang", "router", "erlang-spinning"), PEERS[4]),
     (LOADED, OURS, PEERS[0]),
     (LOADED, OURS, PEERS[4]),

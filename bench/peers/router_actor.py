@@ -1,4 +1,5 @@
-"""router: a node in a process. Arguments: node name, loop (asyncio or uvloop), engine, poller."""
+"""router: a node in a process. Arguments: node name, loop (asyncio or uvloop), engine, poller,
+busy wait (microseconds)."""
 
 from __future__ import annotations
 
@@ -266,8 +267,10 @@ class Actor:
             await node.stop()
 
 
-async def main(name: str, engine: str, poller: str) -> None:
-    async with router.Node(name, cookie="bench", engine=engine, poller=poller) as node:
+async def main(name: str, engine: str, poller: str, busy_us: str) -> None:
+    async with router.Node(
+        name, cookie="bench", engine=engine, poller=poller, busy_wait=int(busy_us) / 1e6
+    ) as node:
         actor = Actor(node)
         answer(ready=True, address=node.name)
         async for command, *words in commands():
@@ -287,4 +290,4 @@ if __name__ == "__main__":
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main(*sys.argv[1:2], *sys.argv[3:5]))
+        runner.run(main(*sys.argv[1:2], *sys.argv[3:6]))
