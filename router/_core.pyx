@@ -186,6 +186,8 @@ cdef class LoopCore:
                 else:
                     node.drive()
                 rt_notifier_hush(notifier)  # what it brought is seen now, and is no news after
+            elif self.drives and node.ptr != NULL:
+                rt_node_beat(node.ptr)
             ready = self.notifier.ready()
             while at < len(ready):
                 at += 1

@@ -122,11 +122,10 @@ static int round_locked(rt_engine *e, uint64_t timeout_ns)
 int rt_engine_drive(rt_engine *e)
 {
     if (e->mode == RT_ENGINE_THREAD) return RT_EBUSY;
+    rt_engine_beat(e);
     if (pthread_mutex_trylock(&e->drive) != 0) return RT_EBUSY;
     int n = round_locked(e, 0);
     pthread_mutex_unlock(&e->drive);
-    /* relaxed: a heartbeat for the own thread, it orders nothing */
-    atomic_fetch_add_explicit(&e->drives, 1, memory_order_relaxed);
     return n;
 }
 
@@ -196,20 +195,6 @@ void rt_engine_promise(rt_engine *e, int more)
     atomic_fetch_add_explicit(&e->promised, (uint32_t)more, memory_order_relaxed);
 }
 
-/* True when the descriptor still has work after the grace and nobody drove. */
-static bool neglected(rt_engine *e, uint64_t *seen)
-{
-    uint64_t drives = atomic_load_explicit(&e->drives, memory_order_relaxed); /* a heartbeat */
-    if (atomic_load_explicit(&e->promised, memory_order_relaxed) == 0) return true; /* a hint */
-    if (drives == *seen) return true; /* taken over before, and still nobody came */
-    struct pollfd stop = {.fd = e->stop_fd, .events = POLLIN};
-    poll(&stop, 1, RT_ENGINE_GRACE_MS);
-    if (stopping(e)) return false;
-    if (atomic_load_explicit(&e->drives, memory_order_relaxed) != drives) return false;
-    *seen = drives;
-    return true;
-}
-
 /* After a grace: true when something that was gathered waits still. While it does,
  * nobody needs to wake this thread for more of it. */
 static bool left_over(rt_engine *e)
@@ -220,16 +205,29 @@ static bool left_over(rt_engine *e)
     return true;
 }
 
+/* Sleeps until there is something to drive, and once there was and others drive, looks whether they
+ * do so still, each grace: to be woken by each packet beside them, or in the middle of
+ * what a packet makes a processor do, costs a round trip more than that. */
 static void watch(rt_engine *e)
 {
-    uint64_t seen = UINT64_MAX;
+    uint64_t seen = UINT64_MAX;     /* beats at the last look that found something, */
+    uint64_t last = 0;              /* and at the last */
+    bool looking = false;
     struct pollfd fds[2] = {{.fd = rt_engine_fd(e), .events = POLLIN},
                             {.fd = e->stop_fd, .events = POLLIN}};
     while (!stopping(e)) {
         bool gathered = atomic_load_explicit(&e->gathered, memory_order_relaxed); /* a hint */
-        int n = poll(fds, 2, gathered ? RT_ENGINE_GRACE_MS : -1);
+        if (looking) poll(fds + 1, 1, RT_ENGINE_GRACE_MS);
+        int n = poll(fds, 2, looking ? 0 : gathered ? RT_ENGINE_GRACE_MS : -1);
         if (n < 0 && errno != EINTR) return;
-        bool act = n > 0 && fds[0].revents & POLLIN && neglected(e, &seen);
+        uint64_t beats = atomic_load_explicit(&e->beats, memory_order_relaxed); /* see beat */
+        bool ready = n > 0 && fds[0].revents & POLLIN;
+        /* Nobody has promised to drive (a hint), or nobody has for a grace, or longer. */
+        bool act = ready && (atomic_load_explicit(&e->promised, memory_order_relaxed) == 0 ||
+                             beats == seen);
+        looking = !act && (ready || (looking && beats != last));
+        last = beats;
+        if (ready) seen = beats;
         if (!act && !(gathered && left_over(e))) continue;
         pthread_mutex_lock(&e->drive);
         round_locked(e, 0);
@@ -302,12 +300,12 @@ static int sleep_and_drive(rt_engine *e, rt_notifier *n, uint64_t timeout_ns)
                             {.fd = rt_engine_fd(e), .events = POLLIN}};
     struct timespec ts = {(time_t)(timeout_ns / RT_SEC), (long)(timeout_ns % RT_SEC)};
     int k = ppoll(fds, 2, timeout_ns == UINT64_MAX ? NULL : &ts, NULL);
+    rt_engine_beat(e);
     if (k > 0 && fds[1].revents && !stopping(e)) {
         /* Waiting for the lock is short: nobody sleeps with it in this mode. */
         pthread_mutex_lock(&e->drive);
         if (!stopping(e)) round_locked(e, 0);
         pthread_mutex_unlock(&e->drive);
-        atomic_fetch_add_explicit(&e->drives, 1, memory_order_relaxed); /* a heartbeat */
     }
     return k == 0 ? RT_ETIME : RT_OK;
 }

@@ -57,7 +57,7 @@ struct rt_engine {
     enum rt_engine_mode mode;
     rt_vigil vigil;
     pthread_mutex_t drive;
-    _Atomic uint64_t drives;        /* by others than the own thread */
+    _Atomic uint64_t beats;         /* of those who drive, but for the own thread */
     _Atomic uint32_t promised;      /* loops and threads that watch the descriptor */
     _Atomic unsigned long driver;   /* pthread_self of the driver, 0 for none */
     _Atomic uint32_t woken;         /* the wake descriptor is written and not yet read */
@@ -84,6 +84,12 @@ void rt_engine_fini(rt_engine *e);
 int rt_engine_fd(const rt_engine *e);
 /* One bounded round without blocking. Number of sources handled, RT_EBUSY. */
 int rt_engine_drive(rt_engine *e);
+/* Who drives is not stuck: the own thread leaves the next packets to it again. For one that is told of
+ * messages without having driven: the own thread was first, and would be every time. */
+RT_INLINE void rt_engine_beat(rt_engine *e)
+{
+    atomic_fetch_add_explicit(&e->beats, 1, memory_order_relaxed); /* it orders nothing */
+}
 /* Whether who is about to sleep should stay awake for vigil.ns first, or as long anew: a peer
  * was heard since this was asked last. */
 bool rt_engine_expects(rt_engine *e);

@@ -194,6 +194,33 @@ async def test_no_message_is_lost_between_time_limits_on_a_loop(pair: Pair, loop
         assert seen == list(range(total))
 
 
+def sleeps(task: str) -> int:
+    with open(f"/proc/self/task/{task}/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("voluntary_ctxt"))
+
+
+async def test_the_own_thread_does_not_wake_for_each_packet(pair: Pair, loop_kind: str) -> None:
+    """While its loop drives, it looks whether that is so each 5 ms, and sleeps once each time."""
+    others = set(os.listdir("/proc/self/task"))
+    async with pair(engine="auto") as (a, b):
+        own = set(os.listdir("/proc/self/task")) - others
+        assert len(own) == 2
+        here, there = a.mailbox(), b.mailbox("there")
+        trips = 0
+        begin = time.monotonic()
+        before = {task: sleeps(task) for task in own}
+        while time.monotonic() < begin + 0.5:
+            a.send(("there", b.name), (here.pid, trips))
+            pid, number = await there.receive()
+            b.send(pid, number)
+            assert await here.receive() == trips
+            trips += 1
+        slept = [sleeps(task) - before[task] for task in own]
+        looks = (time.monotonic() - begin) / 0.005
+        assert trips > 3 * looks
+        assert max(slept) < 1.4 * looks + 5
+
+
 async def test_threads_send_beside_a_loop(pair: Pair, loop_kind: str) -> None:
     """To the same process: what the loop's turn gathers is the loop's, and each order holds."""
     total = 3000
