@@ -164,7 +164,7 @@ int main(void)
             out = connect_to((uint16_t)port);
             answer("{\"connected\": true}");
         } else if (sscanf(line, "send %31s %llu %llu %llu", form, &count, &size, &sender) == 4) {
-            send_frames(out, count, size, sender << 40);
+            send_frames(out, count, size, sender << 26);
         } else {
             answer("{\"error\": \"no such command\"}");
         }

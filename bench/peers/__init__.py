@@ -17,7 +17,8 @@ in one line on standard output. The end of the input ends the process.
 A command that fails answers {"error": ...}.
 
 `receive`: each of BOXES destinations gets COUNT messages, shared by SENDERS.
-SENDER counts from 0; its messages carry the ids SENDER << 40, and up by one.
+SENDER counts from 0; its messages carry the ids SENDER << 26, and up by one: all of them
+SENDER counts from 0; its messages carry the ids SENDER << 26, and up by one: all of them
 first and last are nanoseconds of one clock that all processes share; counted
 is the messages after those that arrived with the first.
 """

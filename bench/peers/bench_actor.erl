@@ -2,7 +2,7 @@
 -module(bench_actor).
 -export([main/0]).
 
--define(SHIFT, 40).
+-define(SHIFT, 26).
 -define(PING_NS_MAX, 3000000000).
 
 main() ->

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 TAG = "event"
-SHIFT = 40
+SHIFT = 26
 MASK = (1 << SHIFT) - 1
 BATCH = 512
 BATCH_BYTES = 1 << 20
