@@ -250,6 +250,7 @@ class BuildCore(build_ext):
             (obj,) = self.compiler.object_filenames([source], output_dir=options["output_dir"])
             if os.path.exists(obj) and was_made_from(obj, [source, *HEADERS]):
                 return [obj]
+            Path(f"{obj}.from").unlink(missing_ok=True)  # of another, if this is broken off
             compile_all([source], **options)
             made_from(obj, [source, *HEADERS])
             return [obj]

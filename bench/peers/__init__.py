@@ -18,7 +18,7 @@ A command that fails answers {"error": ...}.
 
 `receive`: each of BOXES destinations gets COUNT messages, shared by SENDERS.
 SENDER counts from 0; its messages carry the ids SENDER << 26, and up by one: all of them
-SENDER counts from 0; its messages carry the ids SENDER << 26, and up by one: all of them
+are small integers, so that a message of the fourth sender is like one of the first.
 first and last are nanoseconds of one clock that all processes share; counted
 is the messages after those that arrived with the first.
 """
