@@ -123,7 +123,7 @@ static bool is_multicaster(const rt_inbound *in, rt_pid to)
     return to == atomic_load_explicit(&in->route->multicaster, memory_order_relaxed);
 }
 
-static int deliver(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
+RT_INLINE int deliver(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
 {
     rt_multicast m;
     if (RT_UNLIKELY(is_multicaster(in, to)) && rt_multicast_read(payload, &m))
@@ -311,8 +311,8 @@ static rt_scan scan_of(const rt_inbound *in, const rt_atoms *atoms)
 
 /* Validates a term and takes its atom references out. *used: its length as it
  * came. Bytes behind a payload are ignored, as Erlang does. */
-static int open_term(rt_inbound *in, rt_slice raw, rt_scan *scan, rt_buf *scratch, rt_slice *out,
-                     size_t *used)
+RT_INLINE int open_term(rt_inbound *in, rt_slice raw, rt_scan *scan, rt_buf *scratch, rt_slice *out,
+                        size_t *used)
 {
     /* No node compresses what it distributes; here it could only be an attack. */
     if (raw.n > 0 && raw.p[0] == RT_TAG_COMPRESSED) return RT_EBAD;

@@ -50,26 +50,13 @@ void rt_repeat_keep(rt_peer *peer, rt_slice head, const rt_atoms *atoms, const r
     for (uint32_t i = 0; i < atoms->count; i++) r->atoms.at[i] = atoms->at[i];
 }
 
-static bool begins_like(const rt_repeat *r, const uint8_t *p, size_t n)
+rt_repeat *rt_repeat_other(rt_repeats *t, const uint8_t *p, size_t n)
 {
-    return n > r->n && memcmp(p, r->head, r->n) == 0;
-}
-
-const rt_repeat *rt_repeat_find(const rt_route *route, rt_peer *peer, const uint8_t *p, size_t n)
-{
-    rt_repeats *t = peer->repeats;
-    const rt_repeat *r = t ? t->last : NULL;
-    if (!r) return NULL;
-    if (!begins_like(r, p, n)) {
-        if (n <= r->n) return NULL;
-        uint32_t at = place_of(p, r->n);
-        rt_repeat *other = t->at[at];
-        if (!other || !begins_like(other, p, n)) other = t->at[at ^ 1];
-        if (!other || !begins_like(other, p, n)) return NULL;
-        r = t->last = other;
-    }
-    const rt_found *f = &r->found;
-    if (f->named && rt_registry_names_changes(route->registry) != f->names) return NULL;
-    if (r->atoms.count && rt_atom_cache_changes(peer->cache) != f->cached) return NULL;
+    if (n <= t->last->n) return NULL;
+    uint32_t at = place_of(p, t->last->n);
+    rt_repeat *r = t->at[at];
+    if (!r || !rt_repeat_begins(r, p, n)) r = t->at[at ^ 1];
+    if (!r || !rt_repeat_begins(r, p, n)) return NULL;
+    t->last = r;
     return r;
 }

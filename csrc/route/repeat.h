@@ -42,9 +42,26 @@ typedef struct rt_repeats {
 rt_found rt_found_none(const rt_route *r, const rt_peer *peer);
 /* Remembers whom a head led to, with the atoms of the frame. */
 void rt_repeat_keep(rt_peer *peer, rt_slice head, const rt_atoms *atoms, const rt_found *found);
+RT_INLINE bool rt_repeat_begins(const rt_repeat *r, const uint8_t *p, size_t n)
+{
+    return n > r->n && memcmp(p, r->head, r->n) == 0;
+}
+/* One that is not the last; NULL: there is none. */
+rt_repeat *rt_repeat_other(rt_repeats *t, const uint8_t *p, size_t n);
 /* The remembered head that these bytes begin with, if what it stands for still stands. Valid until
  * the next one is kept. */
-const rt_repeat *rt_repeat_find(const rt_route *r, rt_peer *peer, const uint8_t *p, size_t n);
+RT_INLINE const rt_repeat *rt_repeat_find(const rt_route *route, const rt_peer *peer,
+                                          const uint8_t *p, size_t n)
+{
+    rt_repeats *t = peer->repeats;
+    const rt_repeat *r = t ? t->last : NULL;
+    if (r && RT_UNLIKELY(!rt_repeat_begins(r, p, n))) r = rt_repeat_other(t, p, n);
+    if (!r) return NULL;
+    const rt_found *f = &r->found;
+    if (f->named && rt_registry_names_changes(route->registry) != f->names) return NULL;
+    if (r->atoms.count && rt_atom_cache_changes(peer->cache) != f->cached) return NULL;
+    return r;
+}
 void rt_repeats_free(rt_repeats *t);   /* may be NULL */
 
 #endif
