@@ -315,6 +315,7 @@ RT_INLINE int open_term(rt_inbound *in, rt_slice raw, rt_scan *scan, rt_buf *scr
                         size_t *used)
 {
     *used = 0;
+    *out = raw;
     /* No node compresses what it distributes; here it could only be an attack. */
     if (raw.n > 0 && raw.p[0] == RT_TAG_COMPRESSED) return RT_EBAD;
     int64_t n = rt_term_scan(raw.p, raw.n, scan);

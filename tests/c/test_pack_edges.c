@@ -1,4 +1,4 @@
-/* Needs: route */
+/* needs: route */
 /* Packs at their edges: limits, places, what is lost, memory that is short, names that move. */
 #include "pack.h"
 
