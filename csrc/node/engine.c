@@ -36,9 +36,18 @@ void rt_engine_wake(rt_engine *e)
     (void)k; /* the counter cannot overflow with one writer per reading */
 }
 
+static void wake_own_thread(rt_engine *e)
+{
+    uint64_t one = 1;
+    ssize_t k = write(e->own_fd, &one, sizeof one);
+    (void)k; /* as in rt_engine_wake */
+}
+
 void rt_engine_gathered_first(rt_engine *e)
 {
-    if (!atomic_exchange_explicit(&e->gathered, 1, memory_order_relaxed)) rt_engine_wake(e);
+    /* seq_cst, both: either doze sees the first, or this sees the second. */
+    if (atomic_exchange_explicit(&e->gathered, 1, memory_order_seq_cst)) return;
+    if (atomic_exchange_explicit(&e->dozing, 0, memory_order_seq_cst)) wake_own_thread(e);
 }
 
 int rt_engine_fd(const rt_engine *e) { return rt_poller_fd(e->poller); }
@@ -50,7 +59,7 @@ int rt_engine_init(rt_engine *e, enum rt_engine_mode mode, enum rt_poller_kind p
     memset(e, 0, sizeof *e);
     e->mode = mode;
     e->turn = turn;
-    e->wake.fd = e->stop_fd = -1;
+    e->wake.fd = e->own_fd = -1;
     e->wake.ready = wake_ready;
     int rc = pthread_mutex_init(&e->drive, NULL) == 0 ? RT_OK : RT_ENOMEM;
     if (rc < 0) return rc;
@@ -65,8 +74,8 @@ int rt_engine_init(rt_engine *e, enum rt_engine_mode mode, enum rt_poller_kind p
         if (fd >= 0) close(fd);
         goto fail;
     }
-    e->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (e->stop_fd >= 0) return RT_OK;
+    e->own_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (e->own_fd >= 0) return RT_OK;
     rc = RT_ESYS;
 fail:
     rt_engine_fini(e);
@@ -81,8 +90,8 @@ void rt_engine_fini(rt_engine *e)
         rt_poller_remove(e->poller, &e->wake);
         close(fd);
     }
-    if (e->stop_fd >= 0) close(e->stop_fd);
-    e->stop_fd = -1;
+    if (e->own_fd >= 0) close(e->own_fd);
+    e->own_fd = -1;
     if (e->timers) rt_timers_free(e->timers);
     if (e->poller) rt_poller_free(e->poller);
     e->timers = NULL;
@@ -205,6 +214,18 @@ static bool left_over(rt_engine *e)
     return true;
 }
 
+/* Sleeps until there is something to drive, or to look after. The wake descriptor would not do
+ * for that: who drives may have read it before this thread gets a processor. */
+static int doze(rt_engine *e, struct pollfd *fds)
+{
+    /* seq_cst, both: see rt_engine_gathered_first. */
+    atomic_store_explicit(&e->dozing, 1, memory_order_seq_cst);
+    bool gathered = atomic_load_explicit(&e->gathered, memory_order_seq_cst);
+    int n = poll(fds, 2, gathered ? 0 : -1);
+    atomic_store_explicit(&e->dozing, 0, memory_order_relaxed); /* else it is told once in vain */
+    return n;
+}
+
 /* Sleeps until there is something to drive, and once there was and others drive, looks whether they
  * do so still, each grace: to be woken by each packet beside them, or in the middle of
  * what a packet makes a processor do, costs a round trip more than that. */
@@ -214,12 +235,17 @@ static void watch(rt_engine *e)
     uint64_t last = 0;              /* and at the last */
     bool looking = false;
     struct pollfd fds[2] = {{.fd = rt_engine_fd(e), .events = POLLIN},
-                            {.fd = e->stop_fd, .events = POLLIN}};
+                            {.fd = e->own_fd, .events = POLLIN}};
     while (!stopping(e)) {
         bool gathered = atomic_load_explicit(&e->gathered, memory_order_relaxed); /* a hint */
-        if (looking) poll(fds + 1, 1, RT_ENGINE_GRACE_MS);
-        int n = poll(fds, 2, looking ? 0 : gathered ? RT_ENGINE_GRACE_MS : -1);
+        if (looking || gathered) poll(fds + 1, 1, RT_ENGINE_GRACE_MS);
+        int n = looking || gathered ? poll(fds, 2, 0) : doze(e, fds);
         if (n < 0 && errno != EINTR) return;
+        uint64_t told;
+        if (n > 0 && fds[1].revents) {
+            ssize_t k = read(e->own_fd, &told, sizeof told);
+            (void)k; /* what it was told for is asked above */
+        }
         uint64_t beats = atomic_load_explicit(&e->beats, memory_order_relaxed); /* see beat */
         bool ready = n > 0 && fds[0].revents & POLLIN;
         /* Nobody has promised to drive (a hint), or nobody has for a grace, or longer. */
@@ -282,11 +308,9 @@ int rt_engine_start(rt_engine *e)
 
 void rt_engine_stop(rt_engine *e)
 {
-    uint64_t one = 1;
     /* release pairs with the acquire in stopping() */
     atomic_store_explicit(&e->stopping, 1, memory_order_release);
-    ssize_t k = write(e->stop_fd, &one, sizeof one);
-    (void)k;
+    wake_own_thread(e);
     rt_engine_wake(e);
     if (!e->has_thread) return;
     pthread_join(e->thread, NULL);
@@ -318,8 +342,12 @@ int rt_engine_wait(rt_engine *e, rt_notifier *n, uint64_t timeout_ns)
     if (rt_engine_expects(e)) {
         uint64_t ns = timeout_ns < e->vigil.ns ? timeout_ns : e->vigil.ns;
         rc = rt_engine_busy_wait(e, n, ns);
-        if (rc == RT_ETIME) rt_engine_give_up(e);
-        if (timeout_ns != UINT64_MAX) timeout_ns -= ns;
+        if (rc == RT_ETIME) {
+            rt_engine_give_up(e);
+            /* A signal that came meanwhile ends no sleep: the caller looks first, and comes again. */
+            if (ns < timeout_ns) rc = RT_OK;
+        }
+        timeout_ns -= ns;
     }
     if (rc == RT_ETIME) rc = sleep_and_drive(e, n, timeout_ns);
     rt_engine_promise(e, -1);
@@ -331,8 +359,8 @@ int rt_engine_wait(rt_engine *e, rt_notifier *n, uint64_t timeout_ns)
 void rt_engine_after_fork(rt_engine *e)
 {
     if (e->wake.fd >= 0) close(e->wake.fd);
-    if (e->stop_fd >= 0) close(e->stop_fd);
-    e->wake.fd = e->stop_fd = -1;
+    if (e->own_fd >= 0) close(e->own_fd);
+    e->wake.fd = e->own_fd = -1;
     if (e->poller) rt_poller_after_fork(e->poller);
     if (e->timers) rt_timers_after_fork(e->timers);
     e->timers = NULL;

@@ -62,9 +62,10 @@ struct rt_engine {
     _Atomic unsigned long driver;   /* pthread_self of the driver, 0 for none */
     _Atomic uint32_t woken;         /* the wake descriptor is written and not yet read */
     _Atomic uint32_t gathered;      /* the own thread looks after what others gathered */
+    _Atomic uint32_t dozing;        /* the own thread sleeps until it is told */
     _Atomic uint32_t stopping;
     rt_source wake;
-    int stop_fd;
+    int own_fd;                     /* wakes the own thread alone */
     bool has_thread;
     pthread_t thread;
     /* The node's part of each drive, after sockets and timers. */

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -239,3 +241,38 @@ def test_a_loop_that_ends_while_it_is_awake(bare: dict[str, Any], loop_kind: str
             with asyncio.Runner(loop_factory=LOOPS[loop_kind]) as runner:
                 runner.run(once(i))
                 runner.run(once(i))
+
+
+def test_an_interrupt_is_not_slept_through(bare: dict[str, Any]) -> None:
+    """It comes while a thread that waits is awake, and nothing comes from the peer after."""
+    trips = 1100  # waits in vain, before, are forgotten
+
+    def answer() -> None:
+        for _ in range(trips):
+            pid, number = there.get(20)
+            b.send(pid, number)
+        last = time.perf_counter()
+        while time.perf_counter() < last + MOST / 3:
+            time.sleep(0)
+        interrupted.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+        if not over.wait(2):
+            b.send(box.pid, "late")
+
+    with Node(new_name("a"), busy_wait=MOST, **bare) as a, Node(new_name("b"), **bare) as b:
+        box, there = a.mailbox(), b.mailbox("there")
+        a.connect_sync(b.name, host="127.0.0.1", port=b.port)
+        for _ in range(5):
+            interrupted: list[float] = []
+            over = threading.Event()
+            answering = threading.Thread(target=answer)
+            answering.start()
+            with pytest.raises(KeyboardInterrupt):
+                for i in range(trips):
+                    a.send(("there", b.name), (box.pid, i))
+                    assert box.get(20) == i
+                box.get(20)
+            took = time.monotonic() - interrupted[0]
+            over.set()
+            answering.join()
+            assert took < 1

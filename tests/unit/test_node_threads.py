@@ -221,6 +221,35 @@ async def test_the_own_thread_does_not_wake_for_each_packet(pair: Pair, loop_kin
         assert max(slept) < 1.4 * looks + 5
 
 
+async def test_what_a_program_gathers_before_it_computes_is_written(
+    pair: Pair, loop_kind: str
+) -> None:
+    """Also when its loop has written itself what it gathered before, and nothing comes from a peer."""
+    late: list[float] = []
+    rounds = 5
+    async with pair(engine="auto") as (a, _), pair(engine="thread") as (b, _):
+        box = b.mailbox("in")
+        await a.connect(b.name)
+
+        def read() -> None:
+            while len(late) < rounds:
+                sent = box.get(20)
+                if sent is not None:
+                    late.append(time.monotonic() - sent)
+
+        reading = asyncio.create_task(asyncio.to_thread(read))
+        for _ in range(rounds):
+            for _ in range(3):  # the first is written at once
+                a.send(("in", b.name), None)
+            await asyncio.sleep(0.05)  # the own thread sleeps again
+            for sent in (None, None, time.monotonic()):
+                a.send(("in", b.name), sent)
+            time.sleep(0.5)  # it computes
+            await asyncio.sleep(0.05)
+        await reading
+    assert max(late) < 0.25
+
+
 async def test_threads_send_beside_a_loop(pair: Pair, loop_kind: str) -> None:
     """To the same process: what the loop's turn gathers is the loop's, and each order holds."""
     total = 3000
