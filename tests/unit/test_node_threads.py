@@ -224,7 +224,7 @@ async def test_the_own_thread_does_not_wake_for_each_packet(pair: Pair, loop_kin
 async def test_what_a_program_gathers_before_it_computes_is_written(
     pair: Pair, loop_kind: str
 ) -> None:
-    """Also when its loop has written itself what it gathered before, and nothing comes from a peer."""
+    """Also when its loop has itself written what it gathered before, and no peer says anything."""
     late: list[float] = []
     rounds = 5
     async with pair(engine="auto") as (a, _), pair(engine="thread") as (b, _):
