@@ -218,7 +218,7 @@ async def test_the_own_thread_does_not_wake_for_each_packet(pair: Pair, loop_kin
         slept = [sleeps(task) - before[task] for task in own]
         looks = (time.monotonic() - begin) / 0.005
         assert trips > 3 * looks
-        assert max(slept) < 1.4 * looks + 5
+        assert max(slept) < 2 * looks + 5  # more than once where it took over
 
 
 async def test_what_a_program_gathers_before_it_computes_is_written(
