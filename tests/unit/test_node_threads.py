@@ -17,7 +17,7 @@ import pytest
 
 from router import ExitSignal, Node, NodeDown, NoProcess, RouterError
 
-from .conftest import Pair, new_name, run_by
+from .conftest import Pair, new_name, run_by, until
 
 
 @pytest.fixture
@@ -222,32 +222,38 @@ async def test_the_own_thread_does_not_wake_for_each_packet(pair: Pair, loop_kin
 
 
 async def test_what_a_program_gathers_before_it_computes_is_written(
-    pair: Pair, loop_kind: str
+    bare: dict[str, Any], loop_kind: str
 ) -> None:
     """Also when its loop has itself written what it gathered before, and no peer says anything."""
-    late: list[float] = []
-    rounds = 5
-    async with pair(engine="auto") as (a, _), pair(engine="thread") as (b, _):
-        box = b.mailbox("in")
-        await a.connect(b.name)
+    others = set(os.listdir("/proc/self/task"))
+    async with Node(new_name("a"), engine="auto", **bare) as a:
+        (own,) = set(os.listdir("/proc/self/task")) - others
+        async with Node(new_name("b"), engine="thread", **bare) as b:
+            box = b.mailbox("in")
+            await a.connect(b.name, host="127.0.0.1", port=b.port)
+            came = [threading.Event() for _ in range(5)]
+            looks = [0, 0]  # how often the own thread has slept, and how often that was so before
 
-        def read() -> None:
-            while len(late) < rounds:
-                sent = box.get(20)
-                if sent is not None:
-                    late.append(time.monotonic() - sent)
+            def rests() -> bool:
+                slept = sleeps(own)
+                looks[:] = slept, looks[1] + 1 if slept == looks[0] else 0
+                return looks[1] > 4  # it has not looked for four graces
 
-        reading = asyncio.create_task(asyncio.to_thread(read))
-        for _ in range(rounds):
-            for _ in range(3):  # the first is written at once
-                a.send(("in", b.name), None)
-            await asyncio.sleep(0.05)  # the own thread sleeps again
-            for sent in (None, None, time.monotonic()):
-                a.send(("in", b.name), sent)
-            time.sleep(0.5)  # it computes
-            await asyncio.sleep(0.05)
-        await reading
-    assert max(late) < 0.25
+            def read() -> None:
+                while not came[-1].is_set():
+                    number = box.get(20)
+                    if number >= 0:
+                        came[number].set()
+
+            reading = asyncio.create_task(asyncio.to_thread(read))
+            for number, event in enumerate(came):
+                for _ in range(3):  # the first is written at once
+                    a.send(("in", b.name), -1)
+                await until(rests)
+                for what in (-1, -1, number):
+                    a.send(("in", b.name), what)
+                assert event.wait(2)  # so long, at most, this loop does not turn
+            await reading
 
 
 async def test_threads_send_beside_a_loop(pair: Pair, loop_kind: str) -> None:
