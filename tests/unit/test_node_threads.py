@@ -231,7 +231,7 @@ async def test_what_a_program_gathers_before_it_computes_is_written(
         async with Node(new_name("b"), engine="thread", **bare) as b:
             box = b.mailbox("in")
             await a.connect(b.name, host="127.0.0.1", port=b.port)
-            came = [threading.Event() for _ in range(5)]
+            came = [threading.Event() for _ in range(12)]
             looks = [0, 0]  # how often the own thread has slept, and how often that was so before
 
             def rests() -> bool:
@@ -247,11 +247,11 @@ async def test_what_a_program_gathers_before_it_computes_is_written(
 
             reading = asyncio.create_task(asyncio.to_thread(read))
             for number, event in enumerate(came):
-                for _ in range(3):  # the first is written at once
-                    a.send(("in", b.name), -1)
-                await until(rests)
-                for what in (-1, -1, number):
-                    a.send(("in", b.name), what)
+                for last in (-1, number):
+                    looks[1] = 0
+                    await until(rests)
+                    for what in (-1, -1, last):  # the first is written at once
+                        a.send(("in", b.name), what)
                 assert event.wait(2)  # so long, at most, this loop does not turn
             await reading
 
