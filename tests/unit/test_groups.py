@@ -402,7 +402,8 @@ async def test_many_groups_and_members(pair: Pair) -> None:
             return time.process_time() - began
 
         await fill(100)
-        few, many = await fill(2_500), await fill(10_000)
+        few = min([await fill(2_500) for _ in range(3)])
+        many = min([await fill(10_000) for _ in range(2)])
         assert many < 10 * few, f"{few:.2f} s, then {many:.2f} s"
 
 
@@ -419,7 +420,7 @@ async def test_one_large_group_is_not_quadratic(pair: Pair) -> None:
                 groups.leave("all", box)
             return time.process_time() - began
 
-        churn(100)
-        few, many = churn(5_000), churn(20_000)
+        churn(20_000)  # what a first time costs, and what garbage falls due, is not meant
+        few, many = (min(churn(count) for _ in range(3)) for count in (5_000, 20_000))
         assert groups.groups() == []
         assert many < 10 * few, f"{few:.2f} s, then {many:.2f} s"
