@@ -285,6 +285,7 @@ cdef class LoopFlush:
 
 
 include "_node.pxi"
+include "_sending.pxi"
 include "_mailbox.pxi"
 include "_receiving.pxi"
 include "_registry.pxi"
