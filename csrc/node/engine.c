@@ -131,10 +131,12 @@ static int round_locked(rt_engine *e, uint64_t timeout_ns)
 int rt_engine_drive(rt_engine *e)
 {
     if (e->mode == RT_ENGINE_THREAD) return RT_EBUSY;
-    rt_engine_beat(e);
-    if (pthread_mutex_trylock(&e->drive) != 0) return RT_EBUSY;
-    int n = round_locked(e, 0);
-    pthread_mutex_unlock(&e->drive);
+    int n = RT_EBUSY;
+    if (pthread_mutex_trylock(&e->drive) == 0) {
+        n = round_locked(e, 0);
+        pthread_mutex_unlock(&e->drive);
+    }
+    rt_engine_beat(e); /* after: what the own thread saw waiting before it is done with */
     return n;
 }
 
@@ -255,7 +257,10 @@ static void watch(rt_engine *e)
         last = beats;
         if (ready) seen = beats;
         if (!act && !(gathered && left_over(e))) continue;
-        pthread_mutex_lock(&e->drive);
+        if (pthread_mutex_trylock(&e->drive) != 0) { /* somebody drives after all */
+            looking = true;
+            continue;
+        }
         round_locked(e, 0);
         /* Much has come for somebody who is busy, or waits for a processor: each further portion
          * waits for its own grace, or would wait in memory. */
@@ -324,13 +329,13 @@ static int sleep_and_drive(rt_engine *e, rt_notifier *n, uint64_t timeout_ns)
                             {.fd = rt_engine_fd(e), .events = POLLIN}};
     struct timespec ts = {(time_t)(timeout_ns / RT_SEC), (long)(timeout_ns % RT_SEC)};
     int k = ppoll(fds, 2, timeout_ns == UINT64_MAX ? NULL : &ts, NULL);
-    rt_engine_beat(e);
     if (k > 0 && fds[1].revents && !stopping(e)) {
         /* Waiting for the lock is short: nobody sleeps with it in this mode. */
         pthread_mutex_lock(&e->drive);
         if (!stopping(e)) round_locked(e, 0);
         pthread_mutex_unlock(&e->drive);
     }
+    rt_engine_beat(e); /* see rt_engine_drive */
     return k == 0 ? RT_ETIME : RT_OK;
 }
 
