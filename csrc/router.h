@@ -3,6 +3,7 @@
 #ifndef RT_ROUTER_H
 #define RT_ROUTER_H
 
+#include "python/apart.h"
 #include "python/codec.h"
 #include "python/module.h"
 

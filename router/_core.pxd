@@ -224,6 +224,14 @@ cdef extern from "router.h" nogil:
         size_t n
         uint64_t number
     const rt_lead RT_LEAD_NONE
+    ctypedef struct rt_shared:
+        pass
+    ctypedef struct rt_body:
+        size_t at
+        size_t n
+        const uint8_t *p
+        rt_shared *shared
+    void rt_shared_rele(rt_shared *s)
     int rt_outbound_begin(rt_buf *b)
     enum:
         RT_FRAGMENT_BYTES
@@ -323,6 +331,8 @@ cdef extern from "router.h" nogil:
     int rt_node_set_cookie(rt_node *n, rt_peer *p, rt_slice cookie)
     int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, rt_lead lead, unsigned how,
                      rt_buf *own)
+    int rt_node_send_body(rt_node *n, rt_peer *p, rt_slice frame, const rt_body *body,
+                          unsigned how)
     int rt_node_join(rt_node *n, rt_peer *p, rt_lead lead, rt_slice payload)
     uint64_t rt_node_turns(const rt_node *n)
     void rt_node_consumed(rt_node *n, rt_process *p)
@@ -338,6 +348,13 @@ cdef extern from "router.h":
     int rt_py_init(object module) except -1
     int rt_py_is_codec(object obj)
     int rt_py_encode(object codec, object term, rt_buf *out) except -1
+    ctypedef struct rt_py_apart:
+        PyObject *bytes
+        size_t at
+    int rt_py_encode_apart(object codec, object term, rt_buf *out, rt_py_apart *apart) except -1
+    int rt_py_apart_insert(rt_buf *b, size_t at, object bytes_) except -1
+    rt_shared *rt_py_apart_share(object bytes_) except NULL
+    void rt_py_let_go()
     void rt_py_inherit_anext(void *type)
     void rt_py_set_send(void *type, int (*send)(PyObject *, PyObject *, PyObject **) except -1)
     PyObject *rt_py_decode_or_null "rt_py_decode"(object codec, const uint8_t *p, size_t n,

@@ -21,7 +21,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 rt_py_init(sys.modules[__name__])
 Atom = sys.modules[__name__].Atom
@@ -188,6 +188,7 @@ cdef class LoopCore:
                 rt_notifier_hush(notifier)  # what it brought is seen now, and is no news after
             elif self.drives and node.ptr != NULL:
                 rt_node_beat(node.ptr)
+            rt_py_let_go()
             ready = self.notifier.ready()
             while at < len(ready):
                 at += 1

@@ -193,6 +193,7 @@ cdef class BareNode:
             raise errors.RouterError("the node is closed")
         with nogil:
             rc = rt_node_wait(self.ptr, n, ns)
+        rt_py_let_go()
         PyErr_CheckSignals()
         return rc != RT_ETIME
 
@@ -210,6 +211,7 @@ cdef class BareNode:
     def _flush(self):
         if self.ptr != NULL:
             rt_node_flush(self.ptr)
+            rt_py_let_go()
             self.credit = True
 
     def _paced(self, loop):

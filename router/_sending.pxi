@@ -14,6 +14,13 @@ cdef class Way:
         memcpy(p, <char *>self.head, self.lead.n)
 
 
+cdef bytes taken(PyObject *new):
+    """What C gave a new reference to."""
+    found = <bytes>new
+    Py_DECREF(found)  # the cast took a reference of its own
+    return found
+
+
 cdef class NodeCore(BareNode):
     """A node of the C core; router.Node is its public face."""
 
@@ -46,6 +53,7 @@ cdef class NodeCore(BareNode):
 
     @cython.final
     cdef rt_buf *take_scratch(self, rt_buf *own) noexcept:
+        rt_py_let_go()
         # An encoder hook may call back into send: the second one in has its own buffer.
         if self.scratch_busy:
             memset(own, 0, sizeof(rt_buf))
@@ -63,6 +71,12 @@ cdef class NodeCore(BareNode):
         b.p = <uint8_t *>rt_pool_take(rt_peers_pool(self.route.peers), self.large, &b.cap)
 
     @cython.final
+    cdef void empty(self, rt_buf *b) noexcept:
+        b.n = 0
+        if b.p == NULL:
+            self.refill(b)
+
+    @cython.final
     cdef void give_scratch(self, rt_buf *b) noexcept:
         if b != &self.scratch:
             rt_buf_fini(b)
@@ -78,9 +92,38 @@ cdef class NodeCore(BareNode):
 
         own: NULL, or the buffer of one frame, which may be taken: it is empty then.
         """
-        cdef unsigned how = 0
-        cdef int rc
         cdef LoopFlush flush = self.loop_flush
+        cdef unsigned how = self.who_writes(flush, alone)
+        cdef int rc = rt_node_send(self.ptr, peer.ptr, frames, lead, how, own)
+        if rc == RT_ENOTCONN:
+            rc = self.connect_and_send(peer, frames, lead, how, own)
+        if own != NULL and own.p == NULL:
+            self.large = frames.n
+        return self.queued(peer, rc, how, flush)
+
+    @cython.final
+    cdef int put_apart(self, Way way, rt_buf *b, size_t at, bytes data, bint alone) except -1:
+        """The same for one frame that is not ended and lacks its lead, and what belongs at `at`."""
+        cdef LoopFlush flush = self.loop_flush
+        cdef unsigned how = self.who_writes(flush, alone)
+        cdef rt_body body
+        cdef int rc
+        way.write(b.p)
+        body.at = at
+        body.p = <const uint8_t *><char *>data
+        body.n = len(data)
+        body.shared = rt_py_apart_share(data)
+        rc = rt_node_send_body(self.ptr, way.peer.ptr, rt_slice_of(b.p, b.n), &body, how)
+        rt_shared_rele(body.shared)
+        if rc != RT_AGAIN and rc != RT_ENOTCONN and rc != RT_ELIMIT:
+            return self.queued(way.peer, rc, how, flush)
+        rt_py_apart_insert(b, at, data)
+        self.end(b, 0)
+        return self.put(way.peer, rt_slice_of(b.p, b.n), way.lead, alone, b)
+
+    @cython.final
+    cdef unsigned who_writes(self, LoopFlush flush, bint alone) except 255:
+        cdef unsigned how = 0
         if alone:
             if not self.credit and flush is None and rt_node_turns(self.ptr) != self.credit_turn:
                 self.credit = True
@@ -88,11 +131,11 @@ cdef class NodeCore(BareNode):
                 how = RT_SEND_DIRECT
         if flush is None or not flush.here():
             how |= RT_SEND_WAKE
-        rc = rt_node_send(self.ptr, peer.ptr, frames, lead, how, own)
-        if rc == RT_ENOTCONN:
-            rc = self.connect_and_send(peer, frames, lead, how, own)
-        if own != NULL and own.p == NULL:
-            self.large = frames.n
+        return how
+
+    @cython.final
+    cdef int queued(self, Peer peer, int rc, unsigned how, LoopFlush flush) except -1:
+        """Takes note of what was queued, or raises what was not."""
         if how & RT_SEND_DIRECT:
             self.credit = False
             self.credit_turn = rt_node_turns(self.ptr)
@@ -226,12 +269,15 @@ cdef class NodeCore(BareNode):
         cdef rt_buf own
         cdef rt_buf *b = self.take_scratch(&own)
         cdef Way way
+        cdef rt_py_apart apart
         try:
             way = self.way_to(dest, sender)
             if way is None:
                 return self.send_here(dest, [term], b)
             self.lead(b, way)
-            rt_py_encode(self.codec, term, b)
+            rt_py_encode_apart(self.codec, term, b, &apart)
+            if apart.bytes != NULL:
+                return self.put_apart(way, b, apart.at, taken(apart.bytes), True)
             if self.join(way, rt_slice_of(b.p + way.lead.n, b.n - way.lead.n)):
                 return 0
             way.write(b.p)
@@ -271,6 +317,7 @@ cdef class NodeCore(BareNode):
         cdef rt_buf own
         cdef rt_buf *b = self.take_scratch(&own)
         cdef Way way
+        cdef rt_py_apart apart
         cdef size_t start = 0, whole
         try:
             way = self.way_to(dest, sender)
@@ -281,7 +328,17 @@ cdef class NodeCore(BareNode):
                     check(rt_buf_reserve(b, way.lead.n), "cannot send")
                     way.write(b.p + start)
                     b.n = start + way.lead.n
-                    rt_py_encode(self.codec, term, b)
+                    rt_py_encode_apart(self.codec, term, b, &apart)
+                    if apart.bytes != NULL:
+                        data = taken(apart.bytes)
+                        whole, start = start, 0
+                        if whole > 0:
+                            self.put(way.peer, rt_slice_of(b.p, whole), way.lead, False, NULL)
+                        memmove(b.p, b.p + whole, b.n - whole)
+                        b.n -= whole
+                        self.put_apart(way, b, apart.at - whole, data, False)
+                        self.empty(b)
+                        continue
                     self.end(b, start)
                     if b.n < BATCH_BYTES:
                         start = b.n
@@ -293,9 +350,7 @@ cdef class NodeCore(BareNode):
                         self.put(way.peer, rt_slice_of(b.p, whole), way.lead, False, NULL)
                     if whole < b.n:
                         self.put(way.peer, rt_slice_of(b.p + whole, b.n - whole), way.lead, False, b)
-                    b.n = 0
-                    if b.p == NULL:
-                        self.refill(b)
+                    self.empty(b)
             finally:
                 if start > 0:
                     self.put(way.peer, rt_slice_of(b.p, start), way.lead, False, NULL)

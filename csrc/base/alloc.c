@@ -40,6 +40,11 @@ RT_INLINE void uncount(void) {}
 
 #endif
 
+void rt_alloc_accustom(void) {
+    void *volatile p = malloc(RT_ALLOC_LARGE_BYTES); /* volatile: a compiler would leave it out */
+    free(p);
+}
+
 void *rt_malloc(size_t n) {
     if (must_fail()) return NULL;
     return counted(malloc(n ? n : 1));

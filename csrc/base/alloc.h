@@ -12,6 +12,12 @@ void *rt_realloc(void *p, size_t n);
 void *rt_aligned(size_t align, size_t n);   /* freed with rt_free */
 void rt_free(void *p);
 
+/* glibc gives free memory at the end of its heap back to the system as soon as it is 128 KiB, to take
+ * it anew, page by page, for the next message. Once it has seen a large block freed, it keeps
+ * twice as much as that block had; this frees one. */
+#define RT_ALLOC_LARGE_BYTES (1u << 20)
+void rt_alloc_accustom(void);
+
 /* Whole pages of zeros that cost nothing before they are touched. */
 void *rt_pages(size_t n);
 void rt_pages_free(void *p, size_t n);

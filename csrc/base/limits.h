@@ -12,7 +12,8 @@
 #define RT_HANDSHAKE_PACKET_BYTES_MAX 2048u
 #define RT_ID_SLOT_MAX (1u << 27)        /* processes of one node */
 #define RT_MESSAGE_INLINE_BYTES_MAX 1024u
-#define RT_FRAGMENT_BYTES (64u * 1024u)  /* where an outgoing message is cut */
+#define RT_FRAGMENT_BYTES (64u * 1024u)  /* where an outgoing message is cut, */
+#define RT_FRAGMENT_SLACK 1024u          /* but not for a last piece of so little */
 #define RT_DIRECT_WRITE_BYTES_MAX (16u * 1024u)
 
 typedef struct rt_limits {

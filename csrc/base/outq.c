@@ -59,25 +59,36 @@ void rt_outq_fini(rt_outq *q)
     pthread_mutex_destroy(&q->lock);
 }
 
+typedef struct pooled {
+    rt_shared shared;
+    rt_pool *pool;           /* held */
+    rt_buf memory;
+} pooled;
+
+static void release_pooled(rt_shared *s)
+{
+    pooled *own = RT_CONTAINER_OF(s, pooled, shared);
+    rt_pool_give(own->pool, own->memory.p, own->memory.cap);
+    rt_pool_rele(own->pool);
+    rt_free(own);
+}
+
 rt_shared *rt_shared_new(rt_buf *b, rt_pool *pool)
 {
-    rt_shared *s = rt_malloc(sizeof *s);
-    if (!s) return NULL;
-    atomic_init(&s->refs, 1);
+    pooled *own = rt_malloc(sizeof *own);
+    if (!own) return NULL;
+    rt_shared_init(&own->shared, release_pooled);
     rt_pool_hold(pool);
-    s->pool = pool;
-    s->memory = *b;
+    own->pool = pool;
+    own->memory = *b;
     *b = (rt_buf)RT_BUF_INIT;
-    return s;
+    return &own->shared;
 }
 
 void rt_shared_rele(rt_shared *s)
 {
-    /* acq_rel: the last one's gift comes after everybody's reading */
-    if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) > 1) return;
-    rt_pool_give(s->pool, s->memory.p, s->memory.cap);
-    rt_pool_rele(s->pool);
-    rt_free(s);
+    /* acq_rel: the release comes after everybody's reading */
+    if (s && atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1) s->release(s);
 }
 
 void rt_outchunk_free(rt_outchunk *list)

@@ -31,17 +31,22 @@
 #define RT_OUTQ_PLACES 32u
 #define RT_CHUNK_POOL_MAX 32u
 
-/* Memory that chunks point into instead of holding a copy; the last of them gives it to the pool. */
+/* Memory that chunks point into instead of holding a copy. Who gives the last reference back
+ * releases it: any thread, maybe with a queue's lock. */
 typedef struct rt_shared {
     _Atomic uint32_t refs;
-    rt_pool *pool;           /* held */
-    rt_buf memory;
+    void (*release)(struct rt_shared *s);
 } rt_shared;
 
+RT_INLINE void rt_shared_init(rt_shared *s, void (*release)(rt_shared *s))
+{
+    atomic_init(&s->refs, 1);
+    s->release = release;
+}
 /* Takes over the memory of `b`, which is empty then, for one reference; NULL when memory is
- * short, and `b` is as it was. */
+ * short, and `b` is as it was. The memory ends in the pool. */
 rt_shared *rt_shared_new(rt_buf *b, rt_pool *pool);
-void rt_shared_rele(rt_shared *s);
+void rt_shared_rele(rt_shared *s);           /* NULL is fine */
 
 typedef struct rt_outchunk {
     struct rt_outchunk *next;

@@ -23,6 +23,9 @@ struct rt_fragments {
     uint32_t depth_max, in_flight_max, in_flight;
     size_t message_bytes_max, held, pooled;
     rt_pool *pool;
+    sequence *placing; /* gets placing_n bytes from elsewhere; in no bucket if they are its first */
+    size_t placing_n;
+    bool placing_first;
 };
 
 rt_fragments *rt_fragments_new(uint32_t in_flight_max, size_t message_bytes_max,
@@ -47,14 +50,19 @@ static void sequence_fini(sequence *s) {
     rt_buf_fini(&s->atoms);
 }
 
+static void sequence_free(sequence *s) {
+    sequence_fini(s);
+    rt_free(s);
+}
+
 void rt_fragments_free(rt_fragments *f) {
     if (!f) return;
+    if (f->placing && f->placing_first) sequence_free(f->placing);
     for (unsigned i = 0; f->bucket && i < BUCKETS; i++) {
         while (f->bucket[i]) {
             sequence *s = f->bucket[i];
             f->bucket[i] = s->next;
-            sequence_fini(s);
-            rt_free(s);
+            sequence_free(s);
         }
     }
     rt_free(f->bucket);
@@ -102,13 +110,13 @@ static void unpack_atoms(const rt_buf *packed, rt_atoms *atoms) {
     }
 }
 
-/* Memory from the pool for a payload that begins with n bytes, if the fragments to come are as
- * long as it, the last one aside; it grows when they are not. */
-static void payload_from_pool(rt_fragments *f, const rt_frame *frame, size_t n, sequence *s) {
+/* Memory from the pool for a payload of `count` fragments, if those to come are as long as the
+ * first, which has n bytes, the last one aside; it grows when they are not. */
+static void payload_from_pool(rt_fragments *f, uint64_t count, size_t n, sequence *s) {
     rt_buf *b = &s->payload;
     size_t most = RT_POOL_BYTES_MAX / (n + 1);
-    if (!f->pool || frame->fragment < 2 || frame->fragment > most) return;
-    size_t least = RT_FRAGMENTS_HEADROOM + ((size_t)frame->fragment - 1) * n + 1;
+    if (!f->pool || count > most) return;
+    size_t least = RT_FRAGMENTS_HEADROOM + (count > 1 ? ((size_t)count - 1) * n + 1 : n);
     b->p = rt_pool_take(f->pool, least, &b->cap);
     if (!b->p) return;
     /* What is claimed may never come: a quarter of the limit is there for such memory. */
@@ -122,8 +130,8 @@ static void payload_from_pool(rt_fragments *f, const rt_frame *frame, size_t n, 
 }
 
 /* Takes what a first fragment holds: the whole control tuple and the whole
- * atom section, by the protocol. */
-static int fill_first(rt_fragments *f, const rt_frame *frame, sequence *s) {
+ * atom section, by the protocol. Makes room for the rest of its payload. */
+static int fill_first(rt_fragments *f, const rt_frame *frame, size_t rest, sequence *s) {
     rt_scan scan = {.depth_max = f->depth_max, .atoms = &frame->atoms};
     const uint8_t *p = frame->body.p;
     int64_t n = rt_term_scan(p, frame->body.n, &scan);
@@ -132,77 +140,121 @@ static int fill_first(rt_fragments *f, const rt_frame *frame, sequence *s) {
     rc = scan.cache_refs ? rt_term_expand_scanned(&s->control, p, (size_t)n, &scan)
                          : rt_buf_put(&s->control, p, (size_t)n);
     if (rc < 0) return rc;
-    payload_from_pool(f, frame, frame->body.n - (size_t)n, s);
-    rc = rt_buf_reserve(&s->payload, RT_FRAGMENTS_HEADROOM + frame->body.n - (size_t)n);
+    size_t have = frame->body.n - (size_t)n;
+    if (frame->fragment > 1 || rest) payload_from_pool(f, frame->fragment, have + rest, s);
+    rc = rt_buf_reserve(&s->payload, RT_FRAGMENTS_HEADROOM + have + rest);
     if (rc < 0) return rc;
     s->payload.n = RT_FRAGMENTS_HEADROOM;
-    rt_buf_raw(&s->payload, p + n, frame->body.n - (size_t)n);
+    rt_buf_raw(&s->payload, p + n, have);
     rc = pack_atoms(&s->atoms, &frame->atoms);
     if (rc < 0) return rc;
-    return bytes_of(s) > f->message_bytes_max ? RT_ELIMIT : RT_OK;
+    return bytes_of(s) + rest > f->message_bytes_max ? RT_ELIMIT : RT_OK;
 }
 
-static void hand_over(sequence *s, rt_assembled *out) {
-    out->control = s->control;
-    out->payload = s->payload;
-    out->atom_bytes = s->atoms;
-    unpack_atoms(&s->atoms, &out->atoms);
-}
-
-static int feed_first(rt_fragments *f, const rt_frame *frame, rt_assembled *out) {
-    sequence fresh = {.id = frame->sequence, .due = frame->fragment - 1}, *kept;
-    int rc;
+/* A sequence with its first fragment, or a part of it; NULL when that may not be. */
+static int new_sequence(rt_fragments *f, const rt_frame *frame, size_t rest, sequence **out) {
+    uint64_t due = frame->fragment ? frame->fragment - 1 : 0;
     if (!f->bucket) {
         f->bucket = rt_calloc(BUCKETS, sizeof *f->bucket);
         if (!f->bucket) return RT_ENOMEM;
     }
-    if (*find(f, frame->sequence)) return RT_EBAD;
-    if (fresh.due > 0 && f->in_flight >= f->in_flight_max) return RT_ELIMIT;
-    rc = fill_first(f, frame, &fresh);
-    if (rc < 0) goto fail;
-    if (fresh.due == 0) {
-        hand_over(&fresh, out);
-        return 1;
+    if (frame->fragment && *find(f, frame->sequence)) return RT_EBAD;
+    if (due > 0 && f->in_flight >= f->in_flight_max) return RT_ELIMIT;
+    sequence *s = rt_calloc(1, sizeof *s);
+    if (!s) return RT_ENOMEM;
+    s->id = frame->sequence;
+    s->due = due;
+    int rc = fill_first(f, frame, rest, s);
+    if (rc < 0) {
+        f->pooled -= s->pooled;
+        sequence_free(s);
+        return rc;
     }
-    kept = rt_malloc(sizeof *kept);
-    if (!kept) {
-        rc = RT_ENOMEM;
-        goto fail;
-    }
-    *kept = fresh;
-    *find(f, fresh.id) = kept;
-    f->in_flight++;
-    f->held += bytes_of(kept);
-    return 0;
-fail:
-    f->pooled -= fresh.pooled;
-    sequence_fini(&fresh);
-    return rc;
+    *out = s;
+    return RT_OK;
 }
 
-static int feed_next(rt_fragments *f, const rt_frame *frame, rt_assembled *out) {
-    sequence **link, *s;
-    if (!f->bucket) return RT_EBAD;
-    link = find(f, frame->sequence);
-    s = *link;
-    if (!s || frame->fragment != s->due) return RT_EBAD;
-    if (frame->body.n > f->message_bytes_max - bytes_of(s)) return RT_ELIMIT;
-    if (rt_buf_put(&s->payload, frame->body.p, frame->body.n) < 0) return RT_ENOMEM;
-    f->held += frame->body.n;
-    s->due--;
-    if (s->due > 0) return 0;
-    *link = s->next;
-    f->in_flight--;
-    f->held -= bytes_of(s);
+static int hand_over(rt_fragments *f, sequence *s, rt_assembled *out) {
     f->pooled -= s->pooled;
-    hand_over(s, out);
+    out->control = s->control;
+    out->payload = s->payload;
+    out->atom_bytes = s->atoms;
+    unpack_atoms(&s->atoms, &out->atoms);
     rt_free(s);
     return 1;
 }
 
+/* Its first fragment is there. */
+static int begun(rt_fragments *f, sequence *s, rt_assembled *out) {
+    if (s->due == 0) return hand_over(f, s, out);
+    *find(f, s->id) = s;
+    f->in_flight++;
+    f->held += bytes_of(s);
+    return 0;
+}
+
+static int feed_first(rt_fragments *f, const rt_frame *frame, rt_assembled *out) {
+    sequence *s;
+    int rc = new_sequence(f, frame, 0, &s);
+    return rc < 0 ? rc : begun(f, s, out);
+}
+
+/* The sequence that a next fragment of n bytes belongs to. */
+static int find_next(const rt_fragments *f, const rt_frame *frame, size_t n, sequence **out) {
+    sequence *s = f->bucket ? *find(f, frame->sequence) : NULL;
+    if (!s || frame->fragment != s->due) return RT_EBAD;
+    if (n > f->message_bytes_max - bytes_of(s)) return RT_ELIMIT;
+    *out = s;
+    return RT_OK;
+}
+
+/* A next fragment of n bytes is there. */
+static int continued(rt_fragments *f, sequence *s, size_t n, rt_assembled *out) {
+    f->held += n;
+    s->due--;
+    if (s->due > 0) return 0;
+    *find(f, s->id) = s->next;
+    f->in_flight--;
+    f->held -= bytes_of(s);
+    return hand_over(f, s, out);
+}
+
+static int feed_next(rt_fragments *f, const rt_frame *frame, rt_assembled *out) {
+    sequence *s;
+    int rc = find_next(f, frame, frame->body.n, &s);
+    if (rc == RT_OK) rc = rt_buf_put(&s->payload, frame->body.p, frame->body.n);
+    return rc < 0 ? rc : continued(f, s, frame->body.n, out);
+}
+
 int rt_fragments_feed(rt_fragments *f, const rt_frame *frame, rt_assembled *out) {
     RT_ASSERT(frame->kind == RT_FRAME_FRAG_FIRST || frame->kind == RT_FRAME_FRAG_NEXT);
-    RT_ASSERT(frame->fragment > 0);
+    RT_ASSERT(frame->fragment > 0 && !f->placing);
     return frame->kind == RT_FRAME_FRAG_FIRST ? feed_first(f, frame, out)
                                               : feed_next(f, frame, out);
+}
+
+uint8_t *rt_fragments_place(rt_fragments *f, const rt_frame *frame, size_t rest) {
+    sequence *s;
+    size_t have = frame->body.n;
+    RT_ASSERT(!f->placing);
+    f->placing_first = frame->kind != RT_FRAME_FRAG_NEXT;
+    if (f->placing_first) {
+        if (new_sequence(f, frame, rest, &s) < 0) return NULL;
+        f->placing_n = rest;
+        have = 0; /* in the payload already */
+    } else {
+        if (find_next(f, frame, have + rest, &s) < 0) return NULL;
+        if (rt_buf_reserve(&s->payload, have + rest) < 0) return NULL;
+        memcpy(s->payload.p + s->payload.n, frame->body.p, have);
+        f->placing_n = have + rest;
+    }
+    f->placing = s;
+    return s->payload.p + s->payload.n + have;
+}
+
+int rt_fragments_placed(rt_fragments *f, rt_assembled *out) {
+    sequence *s = f->placing;
+    f->placing = NULL;
+    s->payload.n += f->placing_n;
+    return f->placing_first ? begun(f, s, out) : continued(f, s, f->placing_n, out);
 }

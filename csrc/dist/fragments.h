@@ -39,6 +39,12 @@ rt_fragments *rt_fragments_new(uint32_t in_flight_max, size_t message_bytes_max,
 void rt_fragments_free(rt_fragments *f);
 /* Feeds a FRAG_FIRST or FRAG_NEXT frame. 1: `out` is filled; 0: more to come. */
 int rt_fragments_feed(rt_fragments *f, const rt_frame *frame, rt_assembled *out);
+/* Where the rest of a frame may be received, of which `frame` has the beginning of the body: so many
+ * bytes, in memory of the message. A NORMAL frame is a message of one fragment. NULL: nothing has
+ * happened, and the frame is to be fed when it is whole. */
+uint8_t *rt_fragments_place(rt_fragments *f, const rt_frame *frame, size_t rest);
+/* They have come; as feed. Nothing is fed between the two. */
+int rt_fragments_placed(rt_fragments *f, rt_assembled *out);
 void rt_assembled_fini(rt_assembled *a);
 size_t rt_fragments_held(const rt_fragments *f);   /* bytes */
 uint32_t rt_fragments_in_flight(const rt_fragments *f);

@@ -54,6 +54,17 @@ int rt_frame_parse(rt_atom_cache *cache, bool header, rt_slice packet, rt_frame 
     return RT_OK;
 }
 
+bool rt_frame_has_no_atoms(rt_slice packet) {
+    const uint8_t *p = packet.p;
+    if (packet.n < 2 || p[0] != RT_TAG_VERSION) return false;
+    switch (p[1]) {
+    case RT_TAG_DIST_HEADER: return packet.n > 2 && p[2] == 0;
+    case RT_TAG_DIST_FRAG_FIRST: return packet.n > 18 && p[18] == 0;
+    case RT_TAG_DIST_FRAG_NEXT: return packet.n >= 18;
+    default: return false;
+    }
+}
+
 int rt_frame_split_pass(rt_slice body, rt_slice *control, rt_slice *payload) {
     rt_slice rest;
     int64_t n;

@@ -28,6 +28,10 @@ typedef struct rt_frame {
  * FRAGMENTS is, and then 112 is RT_EBAD; otherwise 131 is. */
 int rt_frame_parse(rt_atom_cache *cache, bool header, rt_slice packet, rt_frame *out);
 
+/* Of the beginning of a packet with a header: whether that is there and has no atoms, so that to
+ * parse it changes nothing. */
+bool rt_frame_has_no_atoms(rt_slice packet);
+
 /* Splits `body` of a PASS frame: control (without 131) and payload (without
  * 131; empty when there is none). */
 int rt_frame_split_pass(rt_slice body, rt_slice *control, rt_slice *payload);

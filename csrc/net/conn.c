@@ -8,6 +8,9 @@
 #include "base/cursor.h"
 
 #define LARGE_PACKET (128u * 1024u)
+/* What is read behind a packet that has a place: the head of the next one, which may have a place
+ * too, and not much of it to copy. */
+#define AHEAD_BYTES 4096u
 #define WRITE_BYTES_MAX (1u << 20)
 
 static void conn_ready(rt_source *s, uint32_t events);
@@ -88,8 +91,8 @@ static void conn_end(rt_conn *c)
     if (c->out != &c->own) queue_detach(&c->own);
     if (fd >= 0) rt_socket_close(fd);
     rt_free(c->partial);
-    c->partial = NULL;
-    c->partial_n = c->need = 0;
+    c->partial = c->into = NULL;
+    c->partial_n = c->into_n = 0;
     rt_outq_fini(&c->own);
     c->ops->closed(c, c->fail_rc, c->fail_sys);
 }
@@ -237,6 +240,7 @@ static int dispatch(rt_conn *c, const uint8_t *p, size_t n, size_t *used)
         size_t len = rt_load_u32(p + at);
         if (len > c->frame_bytes_max) { rc = RT_ELIMIT; break; }
         if (n - at - 4 < len) break;
+        c->asked = false;
         rc = c->ops->packet(c, p + at + 4, len);
         if (rc < 0) break;
         at += 4 + len;
@@ -245,24 +249,9 @@ static int dispatch(rt_conn *c, const uint8_t *p, size_t n, size_t *used)
     return rc;
 }
 
-/* Keeps what is left of a read for the next one. */
-static int keep(rt_conn *c, const uint8_t *p, size_t n)
+/* Copies the beginning of a packet, or of raw bytes, to where there is room for `cap`. */
+static int keep_partial(rt_conn *c, const uint8_t *p, size_t n, size_t cap)
 {
-    size_t cap = n < 256 ? 256 : n;
-    size_t need = 0;
-    if (n == 0) {
-        rt_free(c->partial);
-        c->partial = NULL;
-        c->partial_n = c->partial_cap = 0;
-        return RT_OK;
-    }
-    if (c->packets && n >= 4) {
-        size_t len = rt_load_u32(p);
-        if (len > c->frame_bytes_max) return RT_ELIMIT;
-        if (len + 4 > LARGE_PACKET) cap = need = len + 4;
-    } else if (!c->packets && n > LARGE_PACKET) {
-        return RT_ELIMIT;
-    }
     if (c->partial_cap < cap) {
         uint8_t *q = rt_malloc(cap);
         if (!q) return RT_ENOMEM;
@@ -274,24 +263,76 @@ static int keep(rt_conn *c, const uint8_t *p, size_t n)
         memmove(c->partial, p, n);
     }
     c->partial_n = n;
-    c->need = need;
     return RT_OK;
 }
 
-/* One recv; RT_OK: read on; RT_AGAIN: nothing left for now. */
+static void drop_partial(rt_conn *c)
+{
+    rt_free(c->partial);
+    c->partial = NULL;
+    c->partial_n = c->partial_cap = 0;
+}
+
+/* Keeps what is left of a read for the next one. */
+static int keep(rt_conn *c, const uint8_t *p, size_t n)
+{
+    if (n == 0) {
+        drop_partial(c);
+        return RT_OK;
+    }
+    size_t len = c->packets && n >= 4 ? rt_load_u32(p) : 0;
+    if (c->packets ? len > c->frame_bytes_max : n > LARGE_PACKET) return RT_ELIMIT;
+    if (len > RT_CONN_PLACE_MIN && len + 4 <= LARGE_PACKET && n >= 4 + RT_CONN_HEAD && !c->asked &&
+        c->ops->place) {
+        c->asked = true;
+        c->into = c->ops->place(c, p + 4, n - 4, len);
+        c->placed = c->into != NULL;
+        c->into_n = 4 + len - n;
+        if (c->placed) {
+            drop_partial(c);
+            return RT_OK;
+        }
+    }
+    if (len + 4 <= LARGE_PACKET) return keep_partial(c, p, n, n < 256 ? 256 : n);
+    int rc = keep_partial(c, p, n, len + 4);
+    if (rc < 0) return rc;
+    c->into = c->partial + n;
+    c->into_n = 4 + len - n;
+    return RT_OK;
+}
+
+/* The packet that had a place is whole. */
+static int give_placed(rt_conn *c)
+{
+    c->into = NULL;
+    c->asked = false;
+    if (c->placed) {
+        c->placed = false;
+        return c->ops->placed(c);
+    }
+    int rc = c->ops->packet(c, c->partial + 4, c->partial_cap - 4);
+    drop_partial(c);
+    return rc;
+}
+
+/* One system call; got as recv's. Bytes that have a place go there, the others to the shared
+ * buffer, behind `start` bytes. */
+static ssize_t receive(rt_conn *c, size_t start, size_t *room)
+{
+    *room = c->into ? AHEAD_BYTES : RT_READ_BUFFER_BYTES - start;
+    if (!c->into) return recv(c->source.fd, c->shared + start, *room, MSG_DONTWAIT);
+    struct iovec iov[2] = {{c->into, c->into_n}, {c->shared, *room}};
+    struct msghdr mh = {.msg_iov = iov, .msg_iovlen = 2};
+    *room += c->into_n;
+    return recvmsg(c->source.fd, &mh, MSG_DONTWAIT);
+}
+
+/* RT_OK: read on; RT_AGAIN: nothing left for now. */
 static int read_once(rt_conn *c)
 {
-    uint8_t *to;
-    size_t room;
-    if (c->need) {
-        to = c->partial + c->partial_n;
-        room = c->need - c->partial_n;
-    } else {
-        memcpy(c->shared, c->partial ? c->partial : c->shared, c->partial_n);
-        to = c->shared + c->partial_n;
-        room = RT_READ_BUFFER_BYTES - c->partial_n;
-    }
-    ssize_t got = recv(c->source.fd, to, room, MSG_DONTWAIT);
+    size_t start = c->into ? 0 : c->partial_n, room;
+    if (start) memcpy(c->shared, c->partial, start);
+    ssize_t got = receive(c, start, &room);
     if (got == 0) { c->fail_sys = 0; return RT_ECLOSED; }
     if (got < 0) {
         if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) return RT_AGAIN;
@@ -300,20 +341,18 @@ static int read_once(rt_conn *c)
     }
     c->bytes_in += (uint64_t)got;
     c->reads++;
-    int rc;
-    size_t used = 0;
-    if (c->need) {
-        c->partial_n += (size_t)got;
-        if (c->partial_n < c->need) return (size_t)got < room ? RT_AGAIN : RT_OK;
-        rc = c->ops->packet(c, c->partial + 4, c->need - 4);
-        rt_free(c->partial);
-        c->partial = NULL;
-        c->partial_n = c->partial_cap = c->need = 0;
-    } else {
-        size_t n = c->partial_n + (size_t)got;
-        rc = dispatch(c, c->shared, n, &used);
-        if (rc == RT_OK && !c->closing) rc = keep(c, c->shared + used, n - used);
+    size_t n = start + (size_t)got, used = 0;
+    int rc = RT_OK;
+    if (c->into) {
+        size_t filled = n < c->into_n ? n : c->into_n;
+        c->into += filled;
+        c->into_n -= filled;
+        n -= filled;
+        if (c->into_n) return RT_AGAIN;
+        rc = give_placed(c);
     }
+    if (rc == RT_OK && !c->closing) rc = dispatch(c, c->shared, n, &used);
+    if (rc == RT_OK && !c->closing) rc = keep(c, c->shared + used, n - used);
     if (rc == RT_OK && (size_t)got < room) rc = RT_AGAIN;
     return rc;
 }
@@ -322,7 +361,7 @@ void rt_conn_go_on(rt_conn *c)
 {
     uint8_t *p = c->partial;
     size_t n = c->partial_n, used = 0;
-    RT_ASSERT(!c->busy && !c->need);
+    RT_ASSERT(!c->busy && !c->into);
     c->partial = NULL;
     c->partial_n = c->partial_cap = 0;
     c->busy = true;
@@ -340,7 +379,9 @@ static void read_some(rt_conn *c)
 {
     int rc = RT_OK;
     bool more = true;
-    for (int i = 0; i < RT_CONN_ROUNDS && more && rc == RT_OK && !c->closing && !c->paused; i++) {
+    uint64_t begin = c->bytes_in;
+    while (more && rc == RT_OK && !c->closing && !c->paused &&
+           c->bytes_in - begin < RT_CONN_ROUNDS * RT_READ_BUFFER_BYTES) {
         uint64_t before = c->bytes_in;
         rc = read_once(c);
         more = rt_poller_spend(c->poller, (size_t)(c->bytes_in - before));

@@ -18,6 +18,8 @@
 
 #define RT_READ_BUFFER_BYTES (256u * 1024u)
 #define RT_CONN_ROUNDS 4
+#define RT_CONN_PLACE_MIN (32u * 1024u)
+#define RT_CONN_HEAD 1024u   /* what a packet begins with before its payload is shorter */
 
 typedef struct rt_conn rt_conn;
 
@@ -27,6 +29,11 @@ typedef struct rt_conn_ops {
      * closes. May call rt_conn_packets to switch; the rest is then packets. */
     int64_t (*bytes)(rt_conn *c, const uint8_t *p, size_t n);
     int (*packet)(rt_conn *c, const uint8_t *p, size_t n);   /* an error closes */
+    /* May be NULL. A packet of `whole` bytes, over RT_CONN_PLACE_MIN, of which the first n are
+     * there, at least RT_CONN_HEAD, and taken over: where the others go, and `placed` follows, which
+     * is as `packet`. NULL: the packet is given when it is whole. */
+    uint8_t *(*place)(rt_conn *c, const uint8_t *p, size_t n, size_t whole);
+    int (*placed)(rt_conn *c);
     void (*batch)(rt_conn *c);           /* all packets of one read were given */
     void (*written)(rt_conn *c);         /* the queue went down */
     void (*closed)(rt_conn *c, int rc, int sys);  /* last call; may free */
@@ -42,7 +49,10 @@ struct rt_conn {
     uint8_t *partial;        /* the beginning of an unfinished packet or message */
     size_t partial_n;
     size_t partial_cap;
-    size_t need;             /* > 0: `partial` is filled up to this many bytes in place */
+    uint8_t *into;           /* not NULL: the next into_n bytes go there, the last of a packet: */
+    size_t into_n;
+    bool placed;             /* in its owner's memory, or else in `partial` */
+    bool asked;              /* whether this packet has a place: once */
     size_t frame_bytes_max;
     uint64_t bytes_in;
     uint64_t reads;          /* moves with every successful read: liveness */

@@ -65,22 +65,33 @@ static int gathered(rt_node *n, rt_peer *p, const rt_queued *queued)
     return 1;
 }
 
+/* Writes what was queued, or sees that somebody does. */
+static int queued_for(rt_node *n, rt_peer *p, unsigned how, const rt_queued *queued)
+{
+    if (how & RT_SEND_DIRECT && queued->before == 0) {
+        int rc = rt_outq_write(&p->out, RT_DIRECT_WRITE_BYTES_MAX);
+        if (rc != RT_OK && rc != RT_ENOTCONN) rt_driver_kick(n, p);
+        return RT_OK;
+    }
+    if (!(how & RT_SEND_WAKE)) return gathered(n, p, queued);
+    rt_driver_kick(n, p);
+    return RT_OK;
+}
+
 int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, rt_lead lead, unsigned how, rt_buf *own)
 {
     rt_queued queued;
     int rc = rt_outbound_put(p, frames, lead, false, &n->route.limits, own, &queued);
-    if (rc < 0) {
-        if (queued.taken > 0) rt_driver_kick(n, p);
-        return rc;
-    }
-    if (how & RT_SEND_DIRECT && queued.before == 0) {
-        rc = rt_outq_write(&p->out, RT_DIRECT_WRITE_BYTES_MAX);
-        if (rc != RT_OK && rc != RT_ENOTCONN) rt_driver_kick(n, p);
-        return RT_OK;
-    }
-    if (!(how & RT_SEND_WAKE)) return gathered(n, p, &queued);
-    rt_driver_kick(n, p);
-    return RT_OK;
+    if (rc == RT_OK) return queued_for(n, p, how, &queued);
+    if (queued.taken > 0) rt_driver_kick(n, p);
+    return rc;
+}
+
+int rt_node_send_body(rt_node *n, rt_peer *p, rt_slice frame, const rt_body *body, unsigned how)
+{
+    rt_queued queued;
+    int rc = rt_outbound_put_body(p, frame, body, &n->route.limits, &queued);
+    return rc == RT_OK ? queued_for(n, p, how, &queued) : rc;
 }
 
 int rt_node_join(rt_node *n, rt_peer *p, rt_lead lead, rt_slice payload)
@@ -300,6 +311,7 @@ int rt_node_new(const rt_node_config *config, rt_node **out)
         config->busy_wait_ns > RT_BUSY_WAIT_NS_MAX ||
         (config->threads > 1 && config->engine != RT_ENGINE_THREAD))
         return RT_EINVAL;
+    rt_alloc_accustom();
     rt_node *n = rt_calloc(1, sizeof *n);
     if (!n) return RT_ENOMEM;
     rt_route *r = &n->route;

@@ -92,6 +92,9 @@ int rt_node_set_cookie(rt_node *n, rt_peer *p, rt_slice cookie);
  * gathered, call rt_node_flush soon. RT_ENOTCONN: connect first. RT_EFULL: those
  * before the one that did not fit are queued. */
 int rt_node_send(rt_node *n, rt_peer *p, rt_slice frames, rt_lead lead, unsigned how, rt_buf *own);
+/* The same for one frame whose body stands elsewhere; also RT_ELIMIT and RT_AGAIN, as
+ * rt_outbound_put_body. */
+int rt_node_send_body(rt_node *n, rt_peer *p, rt_slice frame, const rt_body *body, unsigned how);
 /* The same for one message of which only the payload has been composed, by a thread whose flush
  * follows. RT_AGAIN: it can join no frame in the queue, and is to be composed and sent. */
 int rt_node_join(rt_node *n, rt_peer *p, rt_lead lead, rt_slice payload);

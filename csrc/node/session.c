@@ -481,6 +481,19 @@ static int session_packet(rt_conn *c, const uint8_t *p, size_t n)
     return rt_inbound_packet(&l->driver->inbound, l->peer, p, n);
 }
 
+static uint8_t *session_place(rt_conn *c, const uint8_t *p, size_t n, size_t whole)
+{
+    rt_session *l = rt_session_of(c);
+    l->large_came = true;
+    return rt_inbound_place(l->peer, p, n, whole);
+}
+
+static int session_placed(rt_conn *c)
+{
+    rt_session *l = rt_session_of(c);
+    return rt_inbound_placed(&l->driver->inbound, l->peer);
+}
+
 /* A wide window lets large messages come faster, and small ones wait for more of them: it is for
  * connections that have, for a while, only large ones. */
 static void choose_window(rt_session *l, uint64_t now)
@@ -558,6 +571,7 @@ static void session_connected(rt_conn *c)
 
 const rt_conn_ops rt_session_ops = {
     .connected = session_connected, .bytes = handshake_bytes, .packet = session_packet,
+    .place = session_place, .placed = session_placed,
     .batch = session_batch, .written = session_written, .closed = conn_closed,
 };
 

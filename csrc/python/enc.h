@@ -8,6 +8,7 @@
 #ifndef RT_PYTHON_ENC_H
 #define RT_PYTHON_ENC_H
 
+#include "python/apart.h"
 #include "python/terms.h"
 
 typedef struct rt_enc_frame {
@@ -26,12 +27,14 @@ typedef struct rt_enc_frame {
 } rt_enc_frame;
 
 #define RT_ENC_STACK 16u
+#define RT_ENC_PAIRS 3 /* the first kind of container with keys and values */
 
 typedef struct rt_enc {
     uint8_t *w, *end;           /* next byte, end of room */
     uint8_t *base;              /* where this term began */
     rt_buf *buf;                /* target, or NULL: own memory */
     PyObject *bytes;            /* own memory beyond the scratch block */
+    rt_py_apart *apart;         /* where a large `bytes` may stand, or NULL: nowhere */
     bool scratch, canonical;
     const rt_codec *codec;
     rt_py_state *st;
@@ -40,6 +43,8 @@ typedef struct rt_enc {
     rt_enc_frame first[RT_ENC_STACK];
 } rt_enc;
 
+/* A large `bytes`: apart.c. 1 written, or -1. */
+int rt_enc_large(rt_enc *e, PyObject *obj);
 int rt_enc_grow(rt_enc *e, size_t extra);
 RT_INLINE int rt_enc_room(rt_enc *e, size_t extra) {
     if (RT_LIKELY((size_t)(e->end - e->w) >= extra)) return 0;

@@ -9,7 +9,7 @@
 #define SPARE_BYTES (128u * 1024u) /* a list of bytes is twice as long until its end */
 #define STANDS_MAX 4 /* objects that stand for one another, one after the other */
 
-enum kind { F_LIST, F_TUPLE, F_ITEMS, F_DICT, F_MAP };
+enum kind { F_LIST, F_TUPLE, F_ITEMS, F_DICT = RT_ENC_PAIRS, F_MAP };
 enum { END = 0, REST = 1, ANY = 2 }; /* see rest_of_list */
 
 /* Room */
@@ -282,8 +282,11 @@ RT_INLINE int put_leaf(rt_enc *e, PyObject *obj) {
         rt_py_copy(w, a->ext, n);
         return 1;
     }
-    if (t == &PyBytes_Type)
-        return put_run(e, PyBytes_AS_STRING(obj), (size_t)PyBytes_GET_SIZE(obj));
+    if (t == &PyBytes_Type) {
+        size_t n = (size_t)PyBytes_GET_SIZE(obj);
+        if (RT_UNLIKELY(n >= RT_PY_APART_MIN)) return rt_enc_large(e, obj);
+        return put_run(e, PyBytes_AS_STRING(obj), n);
+    }
     if (t == &PyFloat_Type) return rt_enc_double(e, PyFloat_AS_DOUBLE(obj));
     if (obj == Py_True) return rt_enc_atom_lit(e, "true", 4);
     if (obj == Py_False) return rt_enc_atom_lit(e, "false", 5);
@@ -540,7 +543,9 @@ static int rest_of(rt_enc *e, rt_enc_frame *f, PyObject **out) {
 
 /* Room is only asked for when there is none, so the end is looked at too. */
 static int check_size(rt_enc *e) {
-    if (RT_LIKELY((size_t)(e->w - e->base) <= e->codec->max_bytes)) return 0;
+    size_t n = (size_t)(e->w - e->base);
+    if (e->apart && e->apart->bytes) n += (size_t)PyBytes_GET_SIZE(e->apart->bytes);
+    if (RT_LIKELY(n <= e->codec->max_bytes)) return 0;
     return rt_enc_fail(e, "the term takes over %zu bytes (max_bytes)", e->codec->max_bytes);
 }
 
@@ -567,6 +572,7 @@ RT_INLINE void enc_init(rt_enc *e, const rt_codec *codec) {
     e->codec = codec;
     e->buf = NULL;
     e->bytes = NULL;
+    e->apart = NULL;
     e->scratch = e->canonical = false;
     e->stack = e->first;
     e->depth = 0;
@@ -584,9 +590,11 @@ static void enc_fini(rt_enc *e) {
     Py_XDECREF(e->bytes);
 }
 
-int rt_py_encode(PyObject *codec, PyObject *term, rt_buf *out) {
+int rt_py_encode_apart(PyObject *codec, PyObject *term, rt_buf *out, rt_py_apart *apart) {
     rt_enc e;
     enc_init(&e, rt_py_codec(codec));
+    e.apart = apart;
+    if (apart) apart->bytes = NULL;
     size_t before = out->n;
     if (rt_buf_reserve(out, 64) < 0) {
         PyErr_NoMemory();
@@ -598,7 +606,12 @@ int rt_py_encode(PyObject *codec, PyObject *term, rt_buf *out) {
     int rc = run(&e, term);
     out->n = rc < 0 ? before : (size_t)(e.w - out->p);
     drop_frames(&e); /* there is no memory of its own */
+    if (RT_UNLIKELY(rc < 0) && apart) Py_CLEAR(apart->bytes);
     return rc;
+}
+
+int rt_py_encode(PyObject *codec, PyObject *term, rt_buf *out) {
+    return rt_py_encode_apart(codec, term, out, NULL);
 }
 
 /* Encodes into own memory, beginning after `head` bytes left for the caller. */

@@ -359,20 +359,46 @@ static int message(rt_inbound *in, rt_peer *peer, rt_slice control, rt_slice raw
     return rc < 0 ? rc : single(in, peer, &c, raw, atoms);
 }
 
-static int fragment(rt_inbound *in, rt_peer *peer, const rt_frame *f)
+/* What feeding a fragment came to. */
+static int fed(rt_inbound *in, rt_peer *peer, int rc, rt_assembled *a)
 {
-    rt_assembled a;
-    int rc = rt_fragments_feed(peer->assembly, f, &a);
     /* All unfinished messages of a connection together, as each of them alone. */
     if (rc == 0 && rt_fragments_held(peer->assembly) > in->route->limits.message_bytes_max)
         return RT_ELIMIT;
     if (rc <= 0) return rc;
-    in->assembled = &a.payload;
-    rc = message(in, peer, rt_slice_of(a.control.p, a.control.n), rt_assembled_payload(&a),
-                 &a.atoms);
+    in->assembled = &a->payload;
+    rc = message(in, peer, rt_slice_of(a->control.p, a->control.n), rt_assembled_payload(a),
+                 &a->atoms);
     in->assembled = NULL;
-    rt_assembled_fini(&a);
+    rt_assembled_fini(a);
     return rc;
+}
+
+static int fragment(rt_inbound *in, rt_peer *peer, const rt_frame *f)
+{
+    rt_assembled a;
+    int rc = rt_fragments_feed(peer->assembly, f, &a);
+    return fed(in, peer, rc, &a);
+}
+
+uint8_t *rt_inbound_place(rt_peer *peer, const uint8_t *p, size_t n, size_t whole)
+{
+    rt_frame f;
+    /* What is wrong with it is found when it is whole. One with atoms would be read twice then, and
+     * they change the cache. */
+    if (n >= whole || !peer->header || !rt_frame_has_no_atoms(rt_slice_of(p, n)) ||
+        rt_frame_parse(peer->cache, true, rt_slice_of(p, n), &f) < 0)
+        return NULL;
+    peer->placed_n = whole;
+    return rt_fragments_place(peer->assembly, &f, whole - n);
+}
+
+int rt_inbound_placed(rt_inbound *in, rt_peer *peer)
+{
+    rt_assembled a;
+    count(&peer->count.bytes_in, peer->placed_n + 4);
+    in->found = rt_found_none(in->route, peer);
+    return fed(in, peer, rt_fragments_placed(peer->assembly, &a), &a);
 }
 
 static const uint8_t PLAIN_HEAD[3] = {RT_TAG_VERSION, RT_TAG_DIST_HEADER, 0};

@@ -30,6 +30,11 @@ void rt_inbound_init(rt_inbound *in, rt_route *route);
 void rt_inbound_fini(rt_inbound *in);
 /* One packet, without its length. */
 int rt_inbound_packet(rt_inbound *in, rt_peer *peer, const uint8_t *p, size_t n);
+/* Of a large packet of `whole` bytes the first n are there. Where the others may be received, so
+ * that they need not be copied; NULL: nowhere. Then no other packet comes before `placed`, which
+ * is called when they are there. */
+uint8_t *rt_inbound_place(rt_peer *peer, const uint8_t *p, size_t n, size_t whole);
+int rt_inbound_placed(rt_inbound *in, rt_peer *peer);
 /* Pushes what is gathered; at the end of each read. */
 void rt_inbound_flush(rt_inbound *in);
 

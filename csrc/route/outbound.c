@@ -89,55 +89,104 @@ static void hold_back(rt_outq *q, const rt_control *c)
     rt_outq_key(q, to_key(c), is_multicast(c) ? KEY_MULTICAST : from_key(c, kind_of(c)));
 }
 
+/* The parts of a message that is cut. */
+typedef struct parts {
+    rt_slice control, before, body, after;
+} parts;
+
+/* A fragment that begins with `copied` and goes on with n bytes at p: in shared memory, or copied
+ * too. NULL: no memory. */
+static uint8_t *put_fragment(rt_outq *q, enum rt_lane lane, size_t head, const uint8_t *p, size_t n,
+                             rt_shared *shared)
+{
+    if (shared && n) return rt_outq_add_shared(q, head, p, n, shared);
+    uint8_t *out = lane == RT_LANE_BULK ? rt_outq_add_bulk(q, head + n) : rt_outq_add(q, head + n);
+    if (out) memcpy(out + head, p, n);
+    return out;
+}
+
+/* All or nothing. The first fragment has what stands before the body as well; what stands
+ * behind it has one of its own. */
+static int cut(rt_peer *p, const parts *m, enum rt_lane lane, rt_shared *shared)
+{
+    rt_outq *q = &p->out;
+    rt_outq_mark mark = rt_outq_here(q, lane);
+    uint64_t seq = p->sequence + 1;
+    size_t begin = m->control.n + m->before.n;
+    size_t left = (m->before.n + m->body.n + RT_FRAGMENT_BYTES - 1) / RT_FRAGMENT_BYTES +
+                  (m->after.n > 0);
+    size_t part = RT_FRAGMENT_BYTES - m->before.n;
+    if (part > m->body.n) part = m->body.n;
+    uint8_t *out = put_fragment(q, lane, RT_FRAME_FRAG_FIRST_HEAD + begin, m->body.p, part, shared);
+    if (!out) goto fail;
+    rt_frame_head_frag_first(out, seq, left, begin + part);
+    memcpy(out + RT_FRAME_FRAG_FIRST_HEAD, m->control.p, m->control.n);
+    if (m->before.n)
+        memcpy(out + RT_FRAME_FRAG_FIRST_HEAD + m->control.n, m->before.p, m->before.n);
+    for (size_t at = part; --left > 0; at += part) {
+        bool behind = at == m->body.n;
+        rt_slice from = behind ? m->after : rt_slice_of(m->body.p + at, m->body.n - at);
+        part = from.n < RT_FRAGMENT_BYTES ? from.n : RT_FRAGMENT_BYTES;
+        out = put_fragment(q, lane, RT_FRAME_FRAG_NEXT_HEAD, from.p, part, behind ? NULL : shared);
+        if (!out) goto fail;
+        rt_frame_head_frag_next(out, seq, left, part);
+    }
+    p->sequence = seq;
+    return RT_OK;
+fail:
+    rt_outq_undo(q, lane, mark);
+    return RT_ENOMEM;
+}
+
 /* Into the bulk lane, unless the peer is an old one. */
 static int put_fragments(rt_peer *p, rt_slice frame, rt_buf *own)
 {
-    rt_slice control = {NULL, 0}, payload = {NULL, 0};
+    parts m = {{NULL, 0}, {NULL, 0}, {NULL, 0}, {NULL, 0}};
     rt_control c;
-    enum rt_lane lane = p->legacy ? RT_LANE_PROMPT : RT_LANE_BULK;
-    int rc = split(frame, &control, &payload);
+    int rc = split(frame, &m.control, &m.body);
     if (rc < 0) return rc;
     /* The reason of an old exit stands in the control tuple, which is never cut. */
-    if (payload.n == 0) return rt_outq_put(&p->out, frame.p, frame.n);
-    if (lane == RT_LANE_BULK) {
-        int64_t k = rt_control_parse(control.p, control.n, &c);
-        if (k < 0) return (int)k;
-        rc = rt_outq_keys_ready(&p->out);
-        if (rc < 0) return rc;
-    }
+    if (m.body.n == 0) return rt_outq_put(&p->out, frame.p, frame.n);
+    if (p->legacy) return cut(p, &m, RT_LANE_PROMPT, NULL);
+    int64_t k = rt_control_parse(m.control.p, m.control.n, &c);
+    if (k < 0) return (int)k;
+    rc = rt_outq_keys_ready(&p->out);
+    if (rc < 0) return rc;
     /* Copied is what has no buffer of its own, or one that is much too large to wait with it, or
      * would be better freed bit by bit. */
-    bool take = own && lane == RT_LANE_BULK && own->cap - own->n <= own->n / 4 &&
-                own->cap <= RT_POOL_BYTES_MAX;
+    bool take = own && own->cap - own->n <= own->n / 4 && own->cap <= RT_POOL_BYTES_MAX;
     rt_shared *shared = take ? rt_shared_new(own, p->pool) : NULL;
-    uint64_t seq = p->sequence + 1;
-    rt_outq_mark mark = rt_outq_here(&p->out, lane);
-    size_t at = 0;
-    for (size_t left = (payload.n + RT_FRAGMENT_BYTES - 1) / RT_FRAGMENT_BYTES; left > 0; left--) {
-        size_t part = payload.n - at < RT_FRAGMENT_BYTES ? payload.n - at : RT_FRAGMENT_BYTES;
-        size_t head = at == 0 ? RT_FRAME_FRAG_FIRST_HEAD + control.n : RT_FRAME_FRAG_NEXT_HEAD;
-        uint8_t *out =
-            shared                 ? rt_outq_add_shared(&p->out, head, payload.p + at, part, shared)
-            : lane == RT_LANE_BULK ? rt_outq_add_bulk(&p->out, head + part)
-                                   : rt_outq_add(&p->out, head + part);
-        if (!out) {
-            rt_outq_undo(&p->out, lane, mark); /* all or nothing */
-            rt_shared_rele(shared);
-            return RT_ENOMEM;
-        }
-        if (at == 0) {
-            rt_frame_head_frag_first(out, seq, left, control.n + part);
-            memcpy(out + RT_FRAME_FRAG_FIRST_HEAD, control.p, control.n);
-        } else {
-            rt_frame_head_frag_next(out, seq, left, part);
-        }
-        if (!shared) memcpy(out + head, payload.p + at, part);
-        at += part;
-    }
-    p->sequence = seq;
-    if (lane == RT_LANE_BULK) hold_back(&p->out, &c);
+    rc = cut(p, &m, RT_LANE_BULK, shared);
+    if (rc == RT_OK) hold_back(&p->out, &c);
     rt_shared_rele(shared);
-    return RT_OK;
+    return rc;
+}
+
+/* One that is whole or cut, in the bulk lane. */
+static int put_body_locked(rt_peer *p, rt_slice frame, const rt_body *body)
+{
+    rt_outq *q = &p->out;
+    parts m = {{NULL, 0}, {NULL, 0}, rt_slice_of(body->p, body->n),
+               rt_slice_of(frame.p + body->at, frame.n - body->at)};
+    rt_control c;
+    int rc = split(frame, &m.control, &m.before);
+    if (rc < 0) return rc;
+    m.before.n -= m.after.n;
+    if (m.before.n > RT_BODY_BESIDE_MAX || m.after.n > RT_BODY_BESIDE_MAX) return RT_AGAIN;
+    int64_t k = rt_control_parse(m.control.p, m.control.n, &c);
+    if (k < 0) return (int)k;
+    rc = rt_outq_keys_ready(q);
+    if (rc < 0) return rc;
+    if (m.after.n == 0 && frame.n + body->n <= RT_FRAGMENT_BYTES + RT_FRAGMENT_SLACK) {
+        uint8_t *out = rt_outq_add_shared(q, frame.n, body->p, body->n, body->shared);
+        if (!out) return RT_ENOMEM;
+        memcpy(out, frame.p, frame.n);
+        rt_frame_head_normal(out, frame.n - RT_FRAME_NORMAL_HEAD + body->n);
+    } else {
+        rc = cut(p, &m, RT_LANE_BULK, body->shared);
+    }
+    if (rc == RT_OK) hold_back(q, &c);
+    return rc;
 }
 
 /* A small message while the bulk lane is in use. */
@@ -415,6 +464,26 @@ int rt_outbound_put(rt_peer *p, rt_slice frames, rt_lead lead, bool signal,
 out:
     pthread_mutex_unlock(&p->out.lock);
     if (how) *how = (rt_queued){before, put.n};
+    return rc;
+}
+
+int rt_outbound_put_body(rt_peer *p, rt_slice frame, const rt_body *body, const rt_limits *limits,
+                         rt_queued *how)
+{
+    size_t whole = frame.n + body->n;
+    int rc = RT_OK;
+    if (whole - RT_FRAME_NORMAL_HEAD > limits->message_bytes_max) return RT_ELIMIT;
+    pthread_mutex_lock(&p->out.lock);
+    size_t before = p->out.bytes;
+    enum rt_peer_state state = rt_peer_state_of(p);
+    if (state == RT_PEER_IDLE) rc = RT_ENOTCONN;
+    else if (state != RT_PEER_UP || p->legacy || !p->fragment) rc = RT_AGAIN;
+    else if (before > 0 && before + whole > limits->queue_bytes_max) rc = RT_EFULL;
+    else rc = put_body_locked(p, frame, body);
+    if (rc == RT_EFULL) rt_count_locked(&p->count.refused, 1);
+    if (rc == RT_OK) queued_locked(p, limits, 1, before);
+    pthread_mutex_unlock(&p->out.lock);
+    *how = (rt_queued){before, rc == RT_OK ? whole : 0};
     return rc;
 }
 

@@ -43,6 +43,20 @@ typedef struct rt_queued {
  * empty then. `how` may be NULL. */
 int rt_outbound_put(rt_peer *p, rt_slice frames, rt_lead lead, bool signal,
                     const rt_limits *limits, rt_buf *own, rt_queued *how);
+/* Bytes of a frame that stand elsewhere: they belong before its byte `at`, in the payload, and the
+ * queue refers to them until they are written. */
+typedef struct rt_body {
+    size_t at, n;
+    const uint8_t *p;
+    rt_shared *shared;
+} rt_body;
+
+/* Queues one frame without its body, not ended yet. What stands before the body and behind it is
+ * copied; at most RT_BODY_BESIDE_MAX bytes each. RT_ELIMIT over message_bytes_max. RT_AGAIN: not
+ * to this peer, or not now; the body is to be put into the frame. */
+#define RT_BODY_BESIDE_MAX 4096u
+int rt_outbound_put_body(rt_peer *p, rt_slice frame, const rt_body *body, const rt_limits *limits,
+                         rt_queued *how);
 /* Queues the message of which this is the payload, when it may join the frame that was queued
  * last and that one has this lead already, by its number: then nobody needs to compose it.
  * False: nothing has happened. */

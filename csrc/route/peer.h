@@ -44,6 +44,7 @@ typedef struct rt_peer {
     uint64_t sequence;              /* next fragment sequence; under out.lock */
     rt_atom_cache *cache;           /* driver */
     rt_fragments *assembly;         /* driver */
+    size_t placed_n;                /* driver; bytes of the packet of which a part is there */
     rt_pool *pool;                  /* its table's, for large messages both ways */
     struct rt_repeats *repeats;     /* driver: see repeat.h; NULL before the first message */
     rt_peer_counters count;

@@ -404,5 +404,142 @@ static void test_no_memory_beside_bulk(void)
     rt_peers_free(peers);
 }
 
-TESTS(test_large_messages_are_cut, test_no_memory,
+/* What a body stands in, and how many of its references were given back for the last time. */
+typedef struct owned {
+    rt_shared shared;
+    int releases;
+} owned;
+
+static void release(rt_shared *s) { RT_CONTAINER_OF(s, owned, shared)->releases++; }
+
+/* A message without its body, of `before` and `after` bytes around it, and with it. */
+static void compose_apart(rt_buf *b, rt_buf *whole, rt_body *body, size_t before, size_t after)
+{
+    const size_t first = 5 + before, last = 5 + after;
+    b->n = 0;
+    CHECK_INT(rt_outbound_begin(b), RT_OK);
+    CHECK_INT(rt_control_send_sender(b, TO, TO), RT_OK);
+    CHECK_INT(rt_buf_reserve(b, 7 + first + last), RT_OK);
+    rt_buf_raw(b, after ? "h\3" : "h\2", 2);
+    rt_buf_u8(b, RT_TAG_BINARY);
+    rt_buf_u32(b, (uint32_t)before);
+    for (size_t i = 0; i < before; i++) rt_buf_u8(b, (uint8_t)(i * 3));
+    rt_buf_u8(b, RT_TAG_BINARY);
+    rt_buf_u32(b, (uint32_t)body->n);
+    body->at = b->n;
+    if (after) {
+        rt_buf_u8(b, RT_TAG_BINARY);
+        rt_buf_u32(b, (uint32_t)after);
+        for (size_t i = 0; i < after; i++) rt_buf_u8(b, (uint8_t)(i * 5));
+    }
+    whole->n = 0;
+    CHECK_INT(rt_buf_put(whole, b->p, body->at), RT_OK);
+    CHECK_INT(rt_buf_put(whole, body->p, body->n), RT_OK);
+    CHECK_INT(rt_buf_put(whole, b->p + body->at, b->n - body->at), RT_OK);
+}
+
+static void test_a_body_is_referred_to(void)
+{
+    static const size_t sizes[] = {40000, 65000, 65536, 66000, 70000, 131072, 1 << 20, 1048575};
+    static const size_t beside[][2] = {{0, 0}, {1, 0}, {4000, 0}, {0, 1}, {20, 4000}};
+    static uint8_t bytes[1 << 20];
+    rt_limits limits = rt_limits_default();
+    rt_peers *peers = rt_peers_new(&limits);
+    rt_peer *p = NULL;
+    rt_buf b = RT_BUF_INIT, whole = RT_BUF_INIT, wire = RT_BUF_INIT;
+    rt_queued how;
+    uint64_t seq = 0;
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(i * 13 + (i >> 9));
+    CHECK_INT(rt_peers_get(peers, S("a@127.0.0.1"), &p), RT_OK);
+    CHECK_INT(rt_peer_up(p, RT_FLAGS_OURS, 1, &limits), RT_OK);
+    for (size_t i = 0; i < 8; i++) {
+        for (size_t k = 0; k < 5; k++) {
+            owned own = {0};
+            rt_body body = {0, sizes[i], bytes, &own.shared};
+            rt_shared_init(&own.shared, release);
+            compose_apart(&b, &whole, &body, beside[k][0], beside[k][1]);
+            int rc = rt_outbound_put_body(p, rt_slice_of(b.p, b.n), &body, &limits, &how);
+            CHECK_INT(rc, RT_OK);
+            CHECK_INT(how.taken, whole.n);
+            CHECK_INT(waiting(p), 1);
+            rt_shared_rele(&own.shared);
+            wire.n = 0;
+            write_some(&p->out, p->out.bytes - 1, &wire);
+            CHECK_INT(waiting(p), 1);
+            CHECK_INT(own.releases, wire.n > 0 && beside[k][1] > 0);
+            write_some(&p->out, 1, &wire);
+            CHECK_INT(waiting(p), 0);
+            CHECK_INT(own.releases, 1);
+            rt_frame_head_normal(whole.p, whole.n - RT_FRAME_NORMAL_HEAD);
+            if (whole.n <= RT_FRAGMENT_BYTES + RT_FRAGMENT_SLACK && beside[k][1] == 0)
+                CHECK(rt_slice_eq(rt_slice_of(wire.p, wire.n), rt_slice_of(whole.p, whole.n)));
+            else
+                check_fragments(rt_slice_of(wire.p, wire.n), rt_slice_of(whole.p, whole.n), ++seq,
+                                &limits);
+        }
+    }
+    CHECK_INT(p->count.messages_out, 40);
+    rt_peer_down(p);
+    rt_buf_fini(&b);
+    rt_buf_fini(&whole);
+    rt_buf_fini(&wire);
+    rt_peers_free(peers);
+}
+
+static void test_a_body_that_is_refused(void)
+{
+    static const uint8_t bytes[200000];
+    rt_limits limits = rt_limits_default();
+    rt_peers *peers = rt_peers_new(&limits);
+    rt_peer *p = NULL;
+    rt_buf b = RT_BUF_INIT, whole = RT_BUF_INIT;
+    owned own = {0};
+    rt_body body = {0, sizeof bytes, bytes, &own.shared};
+    rt_queued how;
+    rt_shared_init(&own.shared, release);
+    compose_apart(&b, &whole, &body, 10, 10);
+    CHECK_INT(rt_peers_get(peers, S("a@127.0.0.1"), &p), RT_OK);
+    rt_slice frame = rt_slice_of(b.p, b.n);
+    CHECK_INT(rt_outbound_put_body(p, frame, &body, &limits, &how), RT_ENOTCONN);
+    CHECK_INT(rt_peer_up(p, RT_FLAGS_OURS & ~(uint64_t)RT_F_FRAGMENTS, 1, &limits), RT_OK);
+    CHECK_INT(rt_outbound_put_body(p, frame, &body, &limits, &how), RT_AGAIN);
+    rt_peer_down(p);
+    CHECK_INT(rt_peer_up(p, RT_FLAGS_OURS, 1, &limits), RT_OK);
+    limits.message_bytes_max = whole.n - RT_FRAME_NORMAL_HEAD - 1;
+    CHECK_INT(rt_outbound_put_body(p, frame, &body, &limits, &how), RT_ELIMIT);
+    limits.message_bytes_max++;
+    limits.queue_bytes_max = 1000;
+    for (long at = 0;; at++) { /* all or nothing */
+        rt_alloc_fail_after(at);
+        int rc = rt_outbound_put_body(p, frame, &body, &limits, &how);
+        rt_alloc_fail_after(-1);
+        if (rc == RT_OK) break;
+        CHECK_INT(rc, RT_ENOMEM);
+        CHECK_INT(p->out.bytes, 0);
+        CHECK_INT(waiting(p), 0);
+        CHECK_INT(own.shared.refs, 1);
+    }
+    CHECK_INT(waiting(p), 1);
+    size_t bytes_before = p->out.bytes;
+    CHECK_INT(rt_outbound_put_body(p, frame, &body, &limits, &how), RT_EFULL);
+    CHECK_INT(p->out.bytes, bytes_before);
+    CHECK_INT(p->count.refused, 1);
+    /* Too much beside it is not worth a reference. */
+    limits = rt_limits_default();
+    compose_apart(&b, &whole, &body, RT_BODY_BESIDE_MAX, 0);
+    frame = rt_slice_of(b.p, b.n);
+    CHECK_INT(rt_outbound_put_body(p, frame, &body, &limits, &how), RT_AGAIN);
+    compose_apart(&b, &whole, &body, 0, RT_BODY_BESIDE_MAX);
+    frame = rt_slice_of(b.p, b.n);
+    CHECK_INT(rt_outbound_put_body(p, frame, &body, &limits, &how), RT_AGAIN);
+    CHECK_INT(own.releases, 0);
+    rt_peer_down(p); /* with one that waits */
+    rt_shared_rele(&own.shared);
+    CHECK_INT(own.releases, 1);
+    rt_buf_fini(&b);
+    rt_buf_fini(&whole);
+    rt_peers_free(peers);
+}
+
+TESTS(test_a_body_is_referred_to, test_a_body_that_is_refused, test_large_messages_are_cut, test_no_memory,
       test_what_passes_a_large_message, test_lanes_of_other_connections, test_order, test_no_memory_beside_bulk)
