@@ -16,7 +16,8 @@ class Limits:
     """
 
     frame_bytes_max: int = 256 << 20
-    """One packet from a peer; a larger one closes that connection."""
+    """One packet from a peer; a larger one closes that connection. Nodes of router cut their
+    messages into packets of at most 68 KiB, so less than that would shut them out."""
     message_bytes_max: int = 1 << 30
     """One message, all fragments together; sending a larger one raises EncodeError."""
     term_depth_max: int = 10_000

@@ -94,8 +94,8 @@ typedef struct parts {
     rt_slice control, before, body, after;
 } parts;
 
-/* A fragment that begins with `copied` and goes on with n bytes at p: in shared memory, or copied
- * too. NULL: no memory. */
+/* A fragment of `head` bytes, which the caller writes, and of the n at p: in shared memory, or
+ * copied. NULL: no memory. */
 static uint8_t *put_fragment(rt_outq *q, enum rt_lane lane, size_t head, const uint8_t *p, size_t n,
                              rt_shared *shared)
 {
