@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from fault.peer import OPENED, PATIENCE_S, Atom, Link, Listener, Peer
+from fault.peer import PATIENCE_S, Atom, Link, Listener, Peer, close_sockets
 from router import Limits, Node
 
 TEST_SECONDS_MAX = 60.0
@@ -35,9 +35,7 @@ def time_limit() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def no_socket_left() -> Iterator[None]:
     yield
-    for sock in OPENED:
-        sock.close()
-    OPENED.clear()
+    close_sockets()
 
 
 class LogLines(logging.Handler):

@@ -135,7 +135,13 @@ def bare(term: Any) -> bytes:
 
 
 OPENED: list[socket.socket] = []
-"""Every socket made here; the tests' fixture closes them after each test."""
+"""Every socket made here; the tests' fixtures close them after each test."""
+
+
+def close_sockets() -> None:
+    for sock in OPENED:
+        sock.close()
+    OPENED.clear()
 
 
 class Wire:
@@ -428,6 +434,7 @@ __all__ = [
     "Peer",
     "Wire",
     "bare",
+    "close_sockets",
     "digest",
     "fragments",
     "long",

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from fault.peer import close_sockets
 from router import Node, _core
 from router.cli.common import free_port
 
@@ -57,6 +58,12 @@ def _no_hang() -> Iterator[None]:
     faulthandler.cancel_dump_traceback_later()
 
 
+@pytest.fixture(autouse=True)
+def _no_socket_left() -> Iterator[None]:
+    yield
+    close_sockets()
+
+
 @pytest.fixture(params=["asyncio", "uvloop"])
 def loop_kind(request: pytest.FixtureRequest) -> str:
     return request.param
@@ -97,6 +104,12 @@ def new_name(part: str = "n") -> str:
 def options() -> dict[str, Any]:
     """A cookie and a port mapper's port of this test alone."""
     return {"cookie": "secret", "epmd_port": free_port()}
+
+
+@pytest.fixture
+def bare() -> dict[str, Any]:
+    """Options of nodes that know each other by address alone."""
+    return {"cookie": "secret", "epmd": "none"}
 
 
 @pytest.fixture

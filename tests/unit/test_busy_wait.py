@@ -22,11 +22,6 @@ from .conftest import LOOPS, Pair, new_name, run_by
 MOST = 0.001
 
 
-@pytest.fixture
-def bare() -> dict[str, Any]:
-    return {"cookie": "secret", "epmd": "none"}
-
-
 def spy(
     monkeypatch: pytest.MonkeyPatch, node: Node, look: Callable[[Callable[[], None]], None]
 ) -> None:

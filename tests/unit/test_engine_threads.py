@@ -10,18 +10,11 @@ import threading
 from contextlib import AsyncExitStack
 from typing import Any
 
-import pytest
-
 from router import BufferFull, Node, NodeDown, RouterError
 
 from .conftest import new_name, until
 
 SEVERAL: dict[str, Any] = {"engine": "thread", "threads": 3}
-
-
-@pytest.fixture
-def bare() -> dict[str, Any]:
-    return {"cookie": "secret", "epmd": "none"}
 
 
 async def connected(stack: AsyncExitStack, hub: Node, **options: Any) -> Node:

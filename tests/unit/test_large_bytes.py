@@ -9,12 +9,12 @@ import random
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from fault.peer import OPENED, Peer, fragments, long
+from fault.peer import Peer, fragments, long
 from fault.peer import bare as term_bytes
 from router import Atom, BufferFull, Codec, EncodeError, Mailbox, Node, NodeDown, etf
 from router.etf import Map
@@ -48,19 +48,6 @@ SHAPES: dict[str, Shape] = {
     "of a class": lambda data, i: (i, Sub(data)),
     "in an array": lambda data, i: (i, bytearray(data)),
 }
-
-
-@pytest.fixture(autouse=True)
-def no_socket_left() -> Iterator[None]:
-    yield
-    for sock in OPENED:
-        sock.close()
-    OPENED.clear()
-
-
-@pytest.fixture
-def bare() -> dict[str, Any]:
-    return {"cookie": "secret", "epmd": "none"}
 
 
 def data_of(size: int, seed: int = 1) -> bytes:

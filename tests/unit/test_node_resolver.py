@@ -16,11 +16,6 @@ from .conftest import new_name
 PEER = "peer@127.0.0.1"
 
 
-@pytest.fixture
-def bare() -> dict[str, Any]:
-    return {"cookie": "secret", "epmd": "none"}
-
-
 class Asked:
     """A resolver that answers when it is told to."""
 

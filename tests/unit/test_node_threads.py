@@ -21,12 +21,6 @@ from .conftest import Pair, new_name, run_by, until
 
 
 @pytest.fixture
-def bare() -> dict[str, Any]:
-    """Options of nodes that know each other by address alone."""
-    return {"cookie": "secret", "epmd": "none"}
-
-
-@pytest.fixture
 def silent_port() -> Iterator[int]:
     """Where connecting succeeds and nobody ever answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=200) as s:

@@ -7,32 +7,17 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from fault.peer import MANDATORY, OPENED, Atom, Flag, Link, Peer, long
+from fault.peer import MANDATORY, Atom, Flag, Link, Peer, long
 from fault.peer import bare as term_bytes
 from router import Codec, DecodeError, ExitSignal, Mailbox, Node
 
 from .conftest import Pair, new_name, run_by
 
 EXIT, REG_SEND = 3, 6
-
-
-@pytest.fixture(autouse=True)
-def no_socket_left() -> Iterator[None]:
-    yield
-    for sock in OPENED:
-        sock.close()
-    OPENED.clear()
-
-
-@pytest.fixture
-def bare() -> dict[str, Any]:
-    """Options of nodes that know each other by address alone."""
-    return {"cookie": "secret", "epmd": "none"}
 
 
 def joined(node: Node, peer: Peer) -> Link:
