@@ -310,7 +310,7 @@ static int give_placed(rt_conn *c)
         c->placed = false;
         return c->ops->placed(c);
     }
-    int rc = c->ops->packet(c, c->partial + 4, c->partial_cap - 4);
+    int rc = c->ops->packet(c, c->partial + 4, rt_load_u32(c->partial));
     drop_partial(c);
     return rc;
 }
