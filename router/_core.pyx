@@ -26,14 +26,18 @@ from libc.string cimport memcpy, memmove, memset
 rt_py_init(sys.modules[__name__])
 Atom = sys.modules[__name__].Atom
 
+from asyncio import CancelledError as _CancelledError  # noqa: E402
 from asyncio import _get_running_loop  # noqa: E402
+from asyncio import current_task as _current_task  # noqa: E402
+from contextvars import copy_context as _copy_context  # noqa: E402
 
 from router import errors  # noqa: E402
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject
     Py_ssize_t Py_REFCNT(PyObject *o)
-    int PyIter_Send(object iter, PyObject *value, PyObject **result) except -1
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
     enum:
         PYGEN_RETURN
         PYGEN_NEXT
@@ -149,6 +153,7 @@ cdef class LoopCore:
     cdef readonly object _node    # weak
     cdef public bint drives       # this loop drives the engine
     cdef public bint _attached
+    cdef unsigned long looking    # the thread whose `look` runs, or 0
     cdef bint awake               # `_stay_awake` is scheduled
     cdef bint heard               # a peer was, since the loop began to stay awake
     cdef uint64_t awake_until     # ns
@@ -167,16 +172,24 @@ cdef class LoopCore:
     cdef int look(self, bint drive, uint64_t busy_ns) except -1:
         """Wakes whoever has something; the notifier is hushed meanwhile.
 
+        What tasks send that go on here is written at its end, and not by the loop's next turn.
         busy_ns: how long to wait for that without sleeping.
         """
         cdef NodeCore node = self._node()
         cdef rt_notifier *notifier = self.notifier.ptr
+        cdef LoopFlush flush
         cdef list ready = []
-        cdef Py_ssize_t at = 0
+        cdef bint whole = False
         if node is None:
             self.detach()
             return 0
+        flush = node.loop_flush
+        if flush is not None and (flush.scheduled or flush.loop is not self.loop):
+            flush = None
         try:
+            self.looking = PyThread_get_thread_ident()
+            if flush is not None:
+                flush.turns_in(self.looking)
             if busy_ns and rt_notifier_rung(notifier):
                 busy_ns = 0
             rt_notifier_hush(notifier)
@@ -190,15 +203,22 @@ cdef class LoopCore:
                 rt_node_beat(node.ptr)
             rt_py_let_go()
             ready = self.notifier.ready()
-            while at < len(ready):
-                at += 1
-                (<MailboxCore>ready[at - 1]).on_ready()
+            for box in ready:
+                (<MailboxCore>box).call_back()
             if node.has_events():
                 node._handle_events()
+            # Tasks come last: what a callback was told may have cancelled one.
+            for box in ready:
+                (<MailboxCore>box).wake()
+            whole = True
         finally:
+            self.looking = 0
+            if flush is not None:
+                flush.turn_ends()
             # After an interrupt in a callback the loop may run on, in a notebook for one.
-            for box in ready[at:]:
-                self.loop.call_soon(box._on_ready)
+            if not whole:
+                for box in ready:
+                    self.loop.call_soon(box._on_ready)
             if rt_notifier_rest(notifier) and self._attached:
                 self.loop.call_soon(self._news)
             if node.busy_ns:
@@ -253,6 +273,7 @@ cdef class LoopFlush:
     cdef object loop
     cdef object node              # weak
     cdef bint scheduled
+    cdef bint turning             # within `look`, whose end is the turn's
     cdef unsigned long thread     # where the loop ran last
 
     def __cinit__(self, loop, node_ref):
@@ -268,12 +289,23 @@ cdef class LoopFlush:
         """
         if self.thread != PyThread_get_thread_ident():
             return False
-        return self.scheduled or _get_running_loop() is self.loop
+        return self.scheduled or self.turning or _get_running_loop() is self.loop
 
     cdef int schedule(self) except -1:
         if not self.scheduled:
-            self.loop.call_soon(self._run)
+            if not self.turning:
+                self.loop.call_soon(self._run)
             self.scheduled = True
+        return 0
+
+    cdef void turns_in(self, unsigned long thread) noexcept:
+        self.turning = True
+        self.thread = thread
+
+    cdef int turn_ends(self) except -1:
+        self.turning = False
+        if self.scheduled:
+            self._run()
         return 0
 
     def _run(self):

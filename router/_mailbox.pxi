@@ -25,7 +25,7 @@ cdef class MailboxCore:
     cdef LoopCore binding         # of the loop that received last
     cdef bint pausing             # overflow="pause": peers may be held back for this box
     cdef object spare             # a Receiving that has given something, or None
-    cdef public object _waiter    # the future of a receiver that waits, or None
+    cdef readonly Wait _waiter    # of a receiver that waits, or None
     cdef public object _callback  # of on_messages, or None
     cdef public bint _getting     # a thread is in get or get_many
     cdef public object _loop      # of on_messages
@@ -260,16 +260,27 @@ cdef class MailboxCore:
             self.bind(binding.notifier)
         return 0
 
-    cdef int on_ready(self) except -1:
-        """Called on the loop when the box has news."""
+    # Called on the loop when the box has news.
+
+    cdef int call_back(self) except -1:
         if self._callback is not None:
             self._run_callback()
-        elif self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(True)
+        return 0
+
+    cdef int wake(self) except -1:
+        if self._waiter is not None:
+            self._waiter.tell(True)
         return 0
 
     def _on_ready(self):
-        self.on_ready()
+        self.call_back()
+        self.wake()
+
+    def _wake_soon(self):
+        """From any thread: a receiver that waits on its loop looks again."""
+        waiting = self._waiter
+        if waiting is not None:
+            waiting.loop.call_soon_threadsafe(self._on_ready)
 
     @property
     def waiting(self):

@@ -1,5 +1,89 @@
 # Part of _core.pyx: what `await box.receive()` awaits.
 
+@cython.final
+@cython.freelist(16)
+cdef class Wait:
+    """What a receiver's task waits for: as far as asyncio can tell, a future.
+
+    A future that is resolved has its loop call the task in its next turn. News are told in a
+    callback of the loop already, where no task runs, so the task goes on there and then.
+    """
+
+    cdef object loop
+    cdef object told              # True: there is news; False: the time is up; None: neither yet
+    cdef object callback          # the task's, which awaits this
+    cdef object context           # in which it wants to be called
+    cdef object cancelling        # the CancelledError to raise, or None
+    cdef public bint _asyncio_future_blocking
+    cdef object __weakref__
+
+    cdef int tell(self, bint news) except -1:
+        """Called on the loop, in a callback of its own."""
+        if self.told is not None or self.cancelling is not None:
+            return 0
+        self.told = news
+        if self.callback is None:
+            return 0
+        if _current_task(self.loop) is not None:  # a loop within a task of that loop
+            return self.call_soon()
+        callback, context = self.callback, self.context
+        self.callback = self.context = None
+        PyContext_Enter(context)
+        try:
+            callback(self)
+        finally:
+            PyContext_Exit(context)
+        return 0
+
+    cdef int call_soon(self) except -1:
+        callback, context = self.callback, self.context
+        if callback is not None:
+            self.callback = self.context = None
+            self.loop.call_soon(callback, self, context=context)
+        return 0
+
+    cdef bint outcome(self) except -1:
+        """True for news, False when the time is up."""
+        if self.cancelling is not None:
+            raise self.cancelling
+        if self.told is None:
+            raise RuntimeError("await wasn't used with a task")
+        return self.told
+
+    # What a task asks of a future.
+
+    @cython.binding(False)
+    def get_loop(self):
+        return self.loop
+
+    @cython.binding(False)
+    def add_done_callback(self, callback, *, context=None):
+        if self.callback is not None:
+            raise RuntimeError("a task waits for this already")
+        self.callback = callback
+        self.context = _copy_context() if context is None else context
+        if self.done():
+            self.call_soon()
+
+    def done(self):
+        return self.told is not None or self.cancelling is not None
+
+    def cancelled(self):
+        return self.cancelling is not None
+
+    def cancel(self, msg=None):
+        """The task's own step is under way when it cancels itself, so it is called later."""
+        if self.done():
+            return False
+        self.cancelling = _CancelledError() if msg is None else _CancelledError(msg)
+        self.call_soon()
+        return True
+
+    @cython.binding(False)
+    def result(self):
+        return self.outcome()
+
+
 # What is dropped while it waits must still find its box: the collector takes nothing away first.
 @cython.final
 @cython.no_gc_clear
@@ -17,26 +101,20 @@ cdef class Receiving:
     cdef object timeout
     cdef Py_ssize_t most          # 0: one term, else a list
     cdef bint iterating           # the end of the box ends an `async for`
-    cdef object future            # of the box, while this waits; else None
-    cdef object waiting           # its iterator
+    cdef Wait waiting             # of the box, while this waits; else None
     cdef object deadline          # in loop time, once there is one
     cdef object timer
     cdef bint begun, ended
 
     cdef int step(self, PyObject *value, PyObject **result) except -1:
-        cdef PyObject *got = NULL
-        cdef bint first
+        cdef bint first, news
         if self.ended:
             raise RuntimeError("cannot reuse already awaited coroutine")
         try:
-            if self.future is not None:
-                if PyIter_Send(self.waiting, value, &got) == PYGEN_NEXT:
-                    result[0] = got
-                    return PYGEN_NEXT
-                woken = <object>got
-                Py_DECREF(woken)  # the cast took a reference of its own
+            if self.waiting is not None:
+                news = self.waiting.outcome()
                 self.rest()
-                if not woken:
+                if not news:
                     raise TimeoutError(f"no message within {self.timeout} s")
                 self.box.claim()
             else:
@@ -52,7 +130,9 @@ cdef class Receiving:
                     break
                 self.box.streak = 0
                 if self.wait():
-                    return PyIter_Send(self.waiting, <PyObject *>None, result)
+                    result[0] = <PyObject *>self.waiting
+                    Py_INCREF(self.waiting)
+                    return PYGEN_NEXT
         except BaseException as e:
             self.rest()
             self.ended = True
@@ -70,9 +150,14 @@ cdef class Receiving:
     cdef bint wait(self) except -1:
         """True when there is something to wait for, False when the box is to be looked at again."""
         cdef MailboxCore box = self.box
-        loop = _get_running_loop()
-        if loop is None:
-            raise RuntimeError("no running event loop")
+        cdef LoopCore binding = box.binding
+        # Asking asyncio costs a system call (it compares process ids).
+        if binding is not None and binding.looking == PyThread_get_thread_ident():
+            loop = binding.loop
+        else:
+            loop = _get_running_loop()
+            if loop is None:
+                raise RuntimeError("no running event loop")
         if self.timeout is not None and self.deadline is None:
             if self.timeout != self.timeout:
                 raise ValueError("timeout is not a number")
@@ -87,19 +172,20 @@ cdef class Receiving:
             return False
         if self.timeout is not None and self.timeout <= 0:
             raise TimeoutError("no message")
-        self.future = box._waiter = loop.create_future()
-        self.waiting = iter(self.future)
+        self.waiting = box._waiter = Wait.__new__(Wait)
+        self.waiting.loop = loop
+        self.waiting._asyncio_future_blocking = True
         if self.deadline is not None:
-            self.timer = loop.call_at(self.deadline, _expire, self.future)
+            self.timer = loop.call_at(self.deadline, _expire, self.waiting)
         return True
 
     cdef int rest(self) except -1:
         """Waits no longer."""
-        if self.future is None:
+        if self.waiting is None:
             return 0
-        if self.box._waiter is self.future:
+        if self.box._waiter is self.waiting:
             self.box._waiter = None
-        self.future = self.waiting = None
+        self.waiting = None
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -141,7 +227,7 @@ cdef class Receiving:
     @property
     def cr_await(self):
         """What it waits for, as debuggers ask."""
-        return self.future
+        return self.waiting
 
     def __dealloc__(self):
         try:
@@ -152,9 +238,8 @@ cdef class Receiving:
             PyErr_WarnEx(RuntimeWarning, b"what Mailbox.receive gave was never awaited", 1)
 
 
-def _expire(future):
-    if not future.done():
-        future.set_result(False)
+def _expire(Wait waiting):
+    waiting.tell(False)
 
 
 cdef Receiving receiving(MailboxCore box, object timeout, Py_ssize_t most, bint iterating):

@@ -212,11 +212,8 @@ class Mailbox(MailboxCore):
     def _end(self, reason: str) -> None:
         """The node stops: closes, and wakes a receiver whose loop is let go of next."""
         self.close(reason)
-        waiter = self._waiter
-        if waiter is None:
-            return
         with contextlib.suppress(RuntimeError):  # that loop is closed
-            waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+            self._wake_soon()
 
     def __enter__(self) -> Mailbox:
         return self
@@ -229,8 +226,3 @@ class Mailbox(MailboxCore):
 
     def __reduce__(self) -> Any:
         raise TypeError("a mailbox cannot be pickled; send its pid instead")
-
-
-def _wake(waiter: asyncio.Future[bool]) -> None:
-    if not waiter.done():
-        waiter.set_result(True)

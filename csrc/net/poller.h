@@ -36,7 +36,8 @@ int rt_poller_new(rt_poller **out, enum rt_poller_kind kind); /* errors: as of r
 void rt_poller_free(rt_poller *p);
 int rt_poller_fd(const rt_poller *p);
 /* Level-triggered. interest may be 0 (only hang-ups). The descriptor does not block: what
- * an event says may be over by the time it is given. */
+ * an event says may be over by the time it is given. And epoll guesses: a source that alone brought
+ * something (rt_poller_spend) may be called first in the next wait, whether or not it has more. */
 int rt_poller_add(rt_poller *p, rt_source *s, int fd, uint32_t interest);
 int rt_poller_modify(rt_poller *p, rt_source *s, uint32_t interest); /* no call when unchanged */
 /* Safe inside a ready callback, also for other sources of the same batch:

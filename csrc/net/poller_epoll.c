@@ -10,13 +10,16 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 
-enum { BATCH_MAX = 256 };
+/* GUESSES_MAX: so many times in a row others that are ready may wait for a guess. */
+enum { BATCH_MAX = 256, GUESSES_MAX = 8 };
 
 typedef struct poller {
     rt_poller base;
     int fd;                 /* -1 in the child of a fork */
     int at, count;          /* the part of the batch that still waits is [at, count) */
     bool waiting;
+    rt_source *lone;        /* all that the last fetch found, or NULL; see guess */
+    int guesses;            /* since then */
     struct epoll_event batch[BATCH_MAX];
 } poller;
 
@@ -68,6 +71,7 @@ static void epoll_remove(rt_poller *base, rt_source *s)
     (void)control(p, EPOLL_CTL_DEL, s->fd, s, 0);
     for (int i = p->at; i < p->count; i++)
         if (p->batch[i].data.ptr == s) p->batch[i].data.ptr = NULL;
+    if (p->lone == s) p->lone = NULL;
 }
 
 /* epoll counts milliseconds. Longer waits are cut to whole ones, so that the
@@ -89,20 +93,12 @@ static int fetch(poller *p, uint64_t timeout_ns, int max)
     return epoll_wait(p->fd, p->batch, max < BATCH_MAX ? max : BATCH_MAX, ms);
 }
 
-static int epoll_give(rt_poller *base, uint64_t timeout_ns, int max)
+/* Calls those of the batch that are ready, as many as the limit permits. */
+static int give(poller *p)
 {
-    poller *p = of(base);
     int called = 0;
-    RT_ASSERT(!p->waiting);
-    if (p->fd < 0) return RT_EFORK;
-    if (p->at == p->count) { /* else there are those that the last wait had no room for */
-        int n = fetch(p, timeout_ns, max);
-        if (n < 0) return errno == EINTR ? 0 : RT_ESYS;
-        p->at = 0;
-        p->count = n;
-    }
     p->waiting = true;
-    while (p->at < p->count && !rt_poller_sated(base)) {
+    while (p->at < p->count && !rt_poller_sated(&p->base)) {
         struct epoll_event e = p->batch[p->at++];
         rt_source *s = e.data.ptr;
         if (!s) continue; /* removed by a callback of this batch */
@@ -113,7 +109,37 @@ static int epoll_give(rt_poller *base, uint64_t timeout_ns, int max)
         called++;
     }
     p->waiting = false;
+    if (rt_poller_spent(&p->base) == 0) p->lone = NULL; /* a timer, or what was not there */
     return called;
+}
+
+/* Who plays ping-pong is told of the same source each time: it is asked itself at once, and when
+ * it has brought something the set need not be. That saves a system call. */
+static bool guess(poller *p)
+{
+    if (!p->lone || p->guesses == GUESSES_MAX) return false;
+    p->guesses++;
+    p->batch[0] = (struct epoll_event){.events = EPOLLIN, .data.ptr = p->lone};
+    p->at = 0;
+    p->count = 1;
+    give(p);
+    return rt_poller_spent(&p->base) > 0;
+}
+
+static int epoll_give(rt_poller *base, uint64_t timeout_ns, int max)
+{
+    poller *p = of(base);
+    RT_ASSERT(!p->waiting);
+    if (p->fd < 0) return RT_EFORK;
+    if (p->at < p->count) return give(p); /* the last wait had no room for those */
+    if (timeout_ns == 0 && guess(p)) return 1;
+    int n = fetch(p, timeout_ns, max);
+    p->guesses = 0;
+    p->lone = n == 1 && p->batch[0].events == EPOLLIN ? p->batch[0].data.ptr : NULL;
+    if (n < 0) return errno == EINTR ? 0 : RT_ESYS;
+    p->at = 0;
+    p->count = n;
+    return give(p);
 }
 
 /* The set knows no threads. */
@@ -126,6 +152,7 @@ static void epoll_after_fork(rt_poller *base)
     p->fd = -1;
     p->at = p->count = 0;
     p->waiting = false;
+    p->lone = NULL;
 }
 
 static const rt_poller_ops epoll_ops = {

@@ -49,7 +49,7 @@ static void came(rt_source *s, uint32_t events)
 {
     world *w = RT_CONTAINER_OF(s, world, source);
     (void)events;
-    take_byte(s->fd);
+    if (!took_byte(s->fd)) return;
     atomic_fetch_add(&w->heard, 1);
     rt_poller_spend(w->engine.poller, 1);
 }

@@ -1,0 +1,216 @@
+"""A task that waits for a message goes on in the loop's callback that brings it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from asyncio import tasks
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from router import Mailbox, Node
+
+from .conftest import Pair, new_name
+
+variable = contextvars.ContextVar("variable", default="outside")
+
+
+@pytest.fixture
+def node(options: dict[str, Any]) -> Any:
+    with Node(new_name(), **options) as node:
+        yield node
+
+
+async def waits(box: Mailbox, then: Callable[[Any], object]) -> asyncio.Task[Any]:
+    """A task that waits in `box`, and calls `then` with what it receives."""
+
+    async def receive() -> Any:
+        term = await box.receive()
+        then(term)
+        return term
+
+    task = asyncio.create_task(receive())
+    while box._waiter is None:
+        await asyncio.sleep(0)
+    return task
+
+
+async def test_it_goes_on_before_the_loop_turns(node: Node, loop_kind: str) -> None:
+    box, first, order = node.mailbox(), node.mailbox(), list[str]()
+    loop = asyncio.get_running_loop()
+    task = await waits(box, lambda term: order.append("the task"))
+    first.on_messages(lambda terms: loop.call_soon(order.append, "the next turn"))
+    await asyncio.sleep(0)
+    node.send(first.pid, 1)
+    node.send(box.pid, 2)
+    assert await task == 2
+    while len(order) < 2:
+        await asyncio.sleep(0)
+    assert order == ["the task", "the next turn"]
+
+
+async def test_what_it_sends_is_written_without_another_turn(pair: Pair, loop_kind: str) -> None:
+    async with pair(engine="inline") as (a, b):  # without a thread that would write it in time
+        await a.connect(b.name)
+        there, back = b.mailbox("there"), a.mailbox("back")
+
+        def answer(term: Any) -> None:
+            for i in range(100):
+                b.send(("back", a.name), i)
+
+        for _ in range(3):
+            task = await waits(there, answer)
+            a.send(("there", b.name), "go")
+            assert [await back.receive(5) for _ in range(100)] == list(range(100))
+            assert task.done()
+
+
+async def test_it_has_its_context_and_is_the_current_task(node: Node, loop_kind: str) -> None:
+    box = node.mailbox()
+    seen: list[Any] = []
+
+    def look(term: Any) -> None:
+        seen.append((variable.get(), asyncio.current_task(), asyncio.get_running_loop()))
+        variable.set("later")
+
+    variable.set("inside")
+    task = await waits(box, look)
+    variable.set("changed")
+    node.send(box.pid, 1)
+    await task
+    assert seen == [("inside", task, asyncio.get_running_loop())]
+    assert variable.get() == "changed"
+    assert task.get_context()[variable] == "later" if hasattr(task, "get_context") else True
+
+
+async def test_a_callback_comes_first_and_may_cancel_it(node: Node, loop_kind: str) -> None:
+    """Whatever the order in which the two boxes have news."""
+    for turned in (False, True):
+        box, other = node.mailbox(), node.mailbox()
+        got: list[Any] = []
+        task = await waits(box, got.append)
+        other.on_messages(lambda terms, task=task: task.cancel("enough"))  # type: ignore[misc]
+        await asyncio.sleep(0)
+        for one in (other, box) if turned else (box, other):
+            node.send(one.pid, 1)
+        with pytest.raises(asyncio.CancelledError, match="enough"):
+            await task
+        assert not got
+        assert await box.receive(0) == 1  # and it is not lost
+        other.on_messages(None)
+
+
+async def test_within_a_task_it_waits_for_the_next_turn(node: Node, loop_kind: str) -> None:
+    """As where a loop runs within a task of its own: two tasks cannot be entered at once."""
+    box = node.mailbox()
+    got: list[Any] = []
+    task = await waits(box, got.append)
+    node.send(box.pid, 1)
+    box._on_ready()
+    assert not got
+    assert await task == 1
+    assert got == [1]
+
+
+async def test_an_interrupt_in_one_leaves_the_others_hearing(node: Node) -> None:
+    loop = asyncio.get_running_loop()
+    boxes = [node.mailbox() for _ in range(3)]
+    reached: list[Any] = []
+
+    def interrupt(term: Any) -> None:
+        reached.append(term)
+        raise SystemExit(3)
+
+    receiving = [await waits(box, interrupt if i == 1 else reached.append)
+                 for i, box in enumerate(boxes)]  # fmt: skip
+    binding = node._binding(loop)
+    for i, box in enumerate(boxes):
+        node.send(box.pid, i)
+    task = asyncio.current_task()
+    assert task is not None
+    caught: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            binding._news()
+        except SystemExit as e:
+            caught.append(e)
+
+    loop.call_soon(look)  # before the loop hears of it
+    while not caught:
+        await asyncio.sleep(0)
+    assert caught[0].code == 3  # type: ignore[attr-defined]
+    assert await receiving[0] == 0
+    assert await receiving[2] == 2
+    with pytest.raises(SystemExit):
+        receiving[1].result()
+
+
+async def test_a_task_written_in_python(node: Node) -> None:
+    """asyncio has two kinds; so do programs that set a task factory."""
+    loop = asyncio.get_running_loop()
+
+    def factory(
+        loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **kw: Any
+    ) -> asyncio.Task[Any]:
+        made: asyncio.Task[Any] = tasks._PyTask(work, loop=loop, **kw)  # type: ignore[attr-defined]
+        return made
+
+    loop.set_task_factory(factory)  # type: ignore[arg-type]
+    box = node.mailbox()
+    try:
+        task = await waits(box, lambda term: None)
+        node.send(box.pid, 1)
+        assert await task == 1
+        task = await waits(box, lambda term: None)
+        task.cancel("enough")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(box.receive(), 0.01)
+        with pytest.raises(TimeoutError):
+            await loop.create_task(_receive(box, 0.01))
+    finally:
+        loop.set_task_factory(None)
+
+
+async def _receive(box: Mailbox, timeout: float) -> Any:
+    return await box.receive(timeout)
+
+
+async def test_what_a_task_asks_of_it(node: Node) -> None:
+    box = node.mailbox()
+    receiving = box.receive()
+    waiting = receiving.send(None)
+    assert asyncio.isfuture(waiting)
+    assert waiting.get_loop() is asyncio.get_running_loop()
+    assert not waiting.done() and not waiting.cancelled()
+    with pytest.raises(RuntimeError, match="with a task"):
+        waiting.result()
+    called: list[Any] = []
+    waiting.add_done_callback(called.append)
+    with pytest.raises(RuntimeError, match="already"):
+        waiting.add_done_callback(called.append)
+    assert waiting.cancel("enough")
+    assert waiting.cancelled() and waiting.done()
+    assert not waiting.cancel("again")
+    assert not called
+    await asyncio.sleep(0)
+    assert called == [waiting]
+    with pytest.raises(asyncio.CancelledError, match="enough"):
+        waiting.result()
+    waiting.add_done_callback(called.append)  # late: it is told all the same
+    await asyncio.sleep(0)
+    assert called == [waiting, waiting]
+    receiving.close()
+
+
+async def test_one_that_is_sent_into_too_early_says_so(node: Node) -> None:
+    box = node.mailbox()
+    receiving = box.receive()
+    receiving.send(None)
+    with pytest.raises(RuntimeError, match="with a task"):
+        receiving.send(None)
+    assert box._waiter is None
