@@ -283,7 +283,7 @@ static const rt_outchunk *gather(const rt_outchunk *c, size_t limit, struct iove
     return c;
 }
 
-int rt_outq_snapshot(rt_outq *q, struct iovec *iov, int max, size_t bytes_max, bool bulk)
+int rt_outq_snapshot(rt_outq *q, struct iovec *iov, int max, size_t bytes_max, size_t bulk)
 {
     const rt_outchunk *more = q->lane[RT_LANE_BULK].first;
     int k = 0;
@@ -297,7 +297,7 @@ int rt_outq_snapshot(rt_outq *q, struct iovec *iov, int max, size_t bytes_max, b
     if (gather(q->lane[RT_LANE_PROMPT].first, SIZE_MAX, iov, &k, max, &bytes_max, &q->planned[1]))
         return k;
     /* Whole frames until the slice is full, so one at least. */
-    if (bulk) gather(more, RT_OUTQ_SLICE_BYTES, iov, &k, max, &bytes_max, &q->planned[2]);
+    if (bulk) gather(more, bulk, iov, &k, max, &bytes_max, &q->planned[2]);
     return k;
 }
 

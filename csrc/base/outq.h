@@ -26,7 +26,6 @@
 /* A fragment of 64 KiB fits with its heads. */
 #define RT_OUTQ_CHUNK_BYTES (64u * 1024u + 256u)
 #define RT_OUTQ_IOV_MAX 64
-#define RT_OUTQ_SLICE_BYTES (128u * 1024u)  /* of the bulk lane, at a time */
 #define RT_OUTQ_KEYS 512u
 #define RT_OUTQ_PLACES 32u
 #define RT_CHUNK_POOL_MAX 32u
@@ -89,6 +88,9 @@ typedef struct rt_outq {
     bool writing;            /* the transmit token is out */
     _Atomic bool dirty;      /* stands in somebody's list of queues to flush */
     int fd;                  /* -1: not connected */
+    size_t slice;            /* how much of the bulk lane is written at a time; kept by who writes */
+    size_t slice_unsent;     /* how much was unsent behind the last; 0: it was the last of the lane */
+    uint64_t slice_at;       /* when; ns */
     uint64_t written;        /* bytes, since the last connect */
     rt_chunk_pool *pool;     /* or NULL */
 } rt_outq;
@@ -145,9 +147,10 @@ int rt_outq_put_front(rt_outq *q, const void *p, size_t n);
 /* Takes all chunks out, the prompt ones first. */
 rt_outchunk *rt_outq_take(rt_outq *q);
 void rt_outchunk_free(rt_outchunk *list);
-/* What the token's holder writes next; returns the number of vectors. `bulk`: whether more
- * of the bulk lane may be among it than the rest of a frame that was begun. */
-int rt_outq_snapshot(rt_outq *q, struct iovec *iov, int max, size_t bytes_max, bool bulk);
+/* What the token's holder writes next; returns the number of vectors. `bulk`: how much of the
+ * bulk lane may be among it, in whole frames, behind the rest of a frame that was begun: one more
+ * frame when that is not 0. */
+int rt_outq_snapshot(rt_outq *q, struct iovec *iov, int max, size_t bytes_max, size_t bulk);
 /* So much of the snapshot has been written. */
 void rt_outq_consume(rt_outq *q, size_t n);
 

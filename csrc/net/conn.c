@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/cursor.h"
 
 #define LARGE_PACKET (128u * 1024u)
@@ -12,6 +13,7 @@
  * too, and not much of it to copy. */
 #define AHEAD_BYTES 4096u
 #define WRITE_BYTES_MAX (1u << 20)
+#define SLICE_NS (RT_MS / 4) /* of the bulk lane: what comes next may wait so long */
 
 static void conn_ready(rt_source *s, uint32_t events);
 
@@ -125,10 +127,39 @@ int rt_conn_use_queue(rt_conn *c, rt_outq *q)
     rt_outchunk_free(rt_outq_take(&c->own));
     q->fd = c->own.fd;
     q->written = 0;
+    q->slice = RT_SOCKET_UNSENT_MIN;
+    q->slice_unsent = 0;
     c->out = q;
 done:
     pthread_mutex_unlock(&q->lock);
     return rc;
+}
+
+/* Waking up for each portion costs a fast stream half its rate, and what the kernel has not sent
+ * yet cannot be passed any more. So one that had sent all when its writer came again is given
+ * twice as much, and one that takes longer than SLICE_NS for a slice, half. */
+static void pace(rt_outq *q, size_t unsent, uint64_t now)
+{
+    size_t slice = q->slice;
+    uint64_t sent = q->slice_unsent > unsent ? q->slice_unsent - unsent : 0;
+    if (sent == 0) return;
+    if (unsent == 0 && slice < RT_SOCKET_UNSENT_MAX) slice *= 2;
+    if (unsent > 0 && (now - q->slice_at) * slice > SLICE_NS * sent && slice > RT_SOCKET_UNSENT_MIN)
+        slice /= 2;
+    if (slice != q->slice && rt_socket_allow_unsent(q->fd, slice) == RT_OK) q->slice = slice;
+}
+
+/* How much of the bulk lane is written next. */
+static size_t next_slice(rt_outq *q)
+{
+    if (!rt_outq_bulk(q)) return 0;
+    size_t unsent = rt_socket_unsent(q->fd);
+    if (unsent >= q->slice) return 0;
+    uint64_t now = rt_now();
+    pace(q, unsent, now);
+    q->slice_unsent = unsent;
+    q->slice_at = now;
+    return q->slice;
 }
 
 /* One system call, with the lock held before and after it. RT_AGAIN: something is left;
@@ -137,9 +168,8 @@ static int write_once(rt_outq *q, size_t *bytes_max, bool *room)
 {
     struct iovec iov[RT_OUTQ_IOV_MAX];
     int fd = q->fd;
-    /* What the kernel has not sent yet cannot be passed any more. */
-    bool bulk = rt_outq_bulk(q) && rt_socket_unsent(fd) < RT_SOCKET_UNSENT_BYTES;
-    int k = rt_outq_snapshot(q, iov, RT_OUTQ_IOV_MAX, *bytes_max, bulk);
+    size_t slice = next_slice(q);
+    int k = rt_outq_snapshot(q, iov, RT_OUTQ_IOV_MAX, *bytes_max, slice);
     size_t planned = q->planned[0] + q->planned[1] + q->planned[2];
     *room = false;
     if (k == 0) return RT_AGAIN;
@@ -154,6 +184,7 @@ static int write_once(rt_outq *q, size_t *bytes_max, bool *room)
         rt_outq_consume(q, (size_t)n);
         *bytes_max -= (size_t)n;
         *room = (size_t)n == planned;
+        if (slice) q->slice_unsent = rt_outq_bulk(q) ? q->slice_unsent + (size_t)n : 0;
     }
     errno = sys;
     if (n < 0 && sys != EAGAIN && sys != EWOULDBLOCK) return RT_ESYS;

@@ -160,11 +160,16 @@ static int set_flag(int fd, int level, int name, int on)
     return setsockopt(fd, level, name, &on, sizeof on) == 0 ? RT_OK : RT_ESYS;
 }
 
+int rt_socket_allow_unsent(int fd, size_t bytes)
+{
+    return set_flag(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)bytes);
+}
+
 static int set_stream_options(int fd)
 {
     int rc = set_flag(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     /* Writable means that little is unsent: see rt_outq_write. */
-    if (rc == RT_OK) rc = set_flag(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, RT_SOCKET_UNSENT_BYTES);
+    if (rc == RT_OK) rc = rt_socket_allow_unsent(fd, RT_SOCKET_UNSENT_MIN);
     return rc < 0 ? rc : set_flag(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 }
 

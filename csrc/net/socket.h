@@ -39,10 +39,13 @@ int rt_socket_connect(const rt_address *to, int *out);
 /* SO_ERROR as errno value, 0 when fine; ECONNREFUSED for a stream that was
  * connected to itself. Asking clears it. */
 int rt_socket_error(int fd);
-/* Bytes that the kernel has taken and not sent; 0 for what is no TCP socket. With less than
- * RT_SOCKET_UNSENT_BYTES of them a stream of ours is writable. */
-#define RT_SOCKET_UNSENT_BYTES (128 * 1024)
+/* Bytes that the kernel has taken and not sent; 0 for what is no TCP socket. */
 size_t rt_socket_unsent(int fd);
+/* A stream of ours is writable with less than so many of them, */
+#define RT_SOCKET_UNSENT_MIN (128u * 1024u)
+#define RT_SOCKET_UNSENT_MAX (512u * 1024u)
+/* the least as it begins, and then what it is told. */
+int rt_socket_allow_unsent(int fd, size_t bytes);
 /* An IPv6 "any" address takes IPv4 as well. `bound` may be NULL. */
 int rt_socket_listen(const rt_address *at, int backlog, int *out, rt_address *bound);
 /* RT_AGAIN when none waits; RT_ESYS. Connections that broke while they waited

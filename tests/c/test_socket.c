@@ -258,8 +258,8 @@ static void test_how_far_a_sender_runs_ahead(void)
     CHECK_INT(rt_socket_unsent(fd), 0);
     size_t sent = 0;
     for (ssize_t n; (n = send(fd, data, sizeof data, MSG_DONTWAIT)) > 0;) sent += (size_t)n;
-    CHECK(sent < (size_t)window + 4 * RT_SOCKET_UNSENT_BYTES);
-    CHECK(rt_socket_unsent(fd) >= RT_SOCKET_UNSENT_BYTES);
+    CHECK(sent < (size_t)window + 4 * RT_SOCKET_UNSENT_MIN);
+    CHECK(rt_socket_unsent(fd) >= RT_SOCKET_UNSENT_MIN);
     struct pollfd p = {.fd = fd, .events = POLLOUT};
     CHECK_INT(poll(&p, 1, 0), 0);
     for (size_t got = 0; got < sent;) {
@@ -268,7 +268,10 @@ static void test_how_far_a_sender_runs_ahead(void)
         got += (size_t)n;
     }
     CHECK(wait_for(fd, POLLOUT));
-    CHECK(rt_socket_unsent(fd) < RT_SOCKET_UNSENT_BYTES);
+    CHECK(rt_socket_unsent(fd) < RT_SOCKET_UNSENT_MIN);
+    CHECK_INT(rt_socket_allow_unsent(fd, RT_SOCKET_UNSENT_MAX), RT_OK);
+    while (send(fd, data, sizeof data, MSG_DONTWAIT) > 0) {}
+    CHECK(rt_socket_unsent(fd) >= RT_SOCKET_UNSENT_MAX);
     rt_socket_close(fd);
     rt_socket_close(out);
     rt_socket_close(listener);
@@ -279,6 +282,7 @@ static void test_how_far_a_sender_runs_ahead(void)
     rt_socket_close(pair[1]);
     rt_socket_settle(-1, true);
     CHECK_INT(rt_socket_unsent(-1), 0);
+    CHECK_INT(rt_socket_allow_unsent(-1, 1), RT_ESYS);
 }
 
 static void test_refused(void)
