@@ -316,7 +316,7 @@ cdef extern from "router.h" nogil:
     rt_events *rt_node_events(rt_node *n)
     uint16_t rt_node_port(const rt_node *n)
     int rt_node_fd(const rt_node *n)
-    int rt_node_drive(rt_node *n)
+    int rt_node_drive(rt_node *n, bint told)
     void rt_node_beat(rt_node *n)
     bint rt_node_expects(rt_node *n)
     int rt_node_busy_wait(rt_node *n, const rt_notifier *notifier, uint64_t ns)

@@ -177,19 +177,21 @@ cdef class LoopCore:
         """
         cdef NodeCore node = self._node()
         cdef rt_notifier *notifier = self.notifier.ptr
-        cdef LoopFlush flush
-        cdef list ready = []
-        cdef bint whole = False
+        cdef LoopFlush flush = None
+        cdef list ready = [], waits = []
+        cdef MailboxCore box
+        cdef Wait waiting
         if node is None:
             self.detach()
             return 0
-        flush = node.loop_flush
-        if flush is not None and (flush.scheduled or flush.loop is not self.loop):
-            flush = None
         try:
-            self.looking = PyThread_get_thread_ident()
-            if flush is not None:
-                flush.turns_in(self.looking)
+            if not nests(self.loop):
+                self.looking = PyThread_get_thread_ident()
+                flush = node.loop_flush
+                if flush is not None and (flush.scheduled or flush.loop is not self.loop):
+                    flush = None
+                if flush is not None:
+                    flush.turns_in(self.looking)
             if busy_ns and rt_notifier_rung(notifier):
                 busy_ns = 0
             rt_notifier_hush(notifier)
@@ -197,31 +199,41 @@ cdef class LoopCore:
                 if busy_ns:
                     node.busy_wait(notifier, busy_ns)
                 else:
-                    node.drive()
+                    node.drive(True)
                 rt_notifier_hush(notifier)  # what it brought is seen now, and is no news after
             elif self.drives and node.ptr != NULL:
                 rt_node_beat(node.ptr)
             rt_py_let_go()
             ready = self.notifier.ready()
             for box in ready:
-                (<MailboxCore>box).call_back()
+                if box._callback is not None:
+                    box._run_callback()
             if node.has_events():
                 node._handle_events()
-            # Tasks come last: what a callback was told may have cancelled one.
-            for box in ready:
-                (<MailboxCore>box).wake()
-            whole = True
+            # Tasks come last: what a callback was told may have cancelled one. And nothing is held
+            # for them: one may end the node, and look whether anything is left of it.
+            for box in reversed(ready):
+                waiting = box.waiting_on(self.loop)
+                if waiting is not None:
+                    waits.append(waiting)
+            ready = []
+            node = box = waiting = None
+            while waits:
+                waiting = waits.pop()
+                waiting.tell(NEWS)
         finally:
             self.looking = 0
             if flush is not None:
                 flush.turn_ends()
             # After an interrupt in a callback the loop may run on, in a notebook for one.
-            if not whole:
-                for box in ready:
-                    self.loop.call_soon(box._on_ready)
+            for box in ready:
+                self.loop.call_soon(box._on_ready)
+            for waiting in waits:
+                waiting.tell_soon(NEWS)
             if rt_notifier_rest(notifier) and self._attached:
                 self.loop.call_soon(self._news)
-            if node.busy_ns:
+            node = self._node()
+            if node is not None and node.busy_ns:
                 self.expect(node)
         return 0
 

@@ -120,6 +120,7 @@ class LivingNode(ConnectingNode):
         take what is queued. A second stop does nothing.
         """
         try:
+            await asyncio.sleep(0)  # the caller may go on in a callback of what ends here: see Wait
             await self._end_supervisors()
             self._close_boxes()
             await self._end_processes()

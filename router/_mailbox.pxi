@@ -260,21 +260,19 @@ cdef class MailboxCore:
             self.bind(binding.notifier)
         return 0
 
-    # Called on the loop when the box has news.
-
-    cdef int call_back(self) except -1:
+    def _on_ready(self):
+        """Called on the loop when the box has news."""
+        cdef Wait waiting
         if self._callback is not None:
             self._run_callback()
-        return 0
+        waiting = self.waiting_on(_get_running_loop())
+        if waiting is not None:
+            waiting.tell(NEWS)
 
-    cdef int wake(self) except -1:
-        if self._waiter is not None:
-            self._waiter.tell(True)
-        return 0
-
-    def _on_ready(self):
-        self.call_back()
-        self.wake()
+    cdef Wait waiting_on(self, object loop):
+        """Who waits on that loop, or None: another loop is told for itself."""
+        cdef Wait waiting = self._waiter
+        return waiting if waiting is not None and waiting.loop is loop else None
 
     def _wake_soon(self):
         """From any thread: a receiver that waits on its loop looks again."""

@@ -162,11 +162,12 @@ cdef class BareNode:
     def _fd(self):
         return rt_node_fd(self.ptr)
 
-    cdef int drive(self) except -1:
+    cdef int drive(self, bint told) except -1:
+        """told: by the engine's descriptor, which is readable."""
         if self.ptr == NULL:
             return 0
         with nogil:
-            rt_node_drive(self.ptr)
+            rt_node_drive(self.ptr, told)
         self.credit = True
         self.paced = 0
         return 0
@@ -182,7 +183,7 @@ cdef class BareNode:
         return 0
 
     def _drive(self):
-        self.drive()
+        self.drive(False)
 
     def _wait(self, Notifier notifier, double seconds):
         """Blocks until the notifier has news; False on time-out. Negative: for ever."""

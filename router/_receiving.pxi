@@ -1,5 +1,17 @@
 # Part of _core.pyx: what `await box.receive()` awaits.
 
+cdef enum:
+    WAITS
+    NEWS
+    TIME_IS_UP
+    CANCELLED
+
+
+cdef bint nests(object loop) except -1:
+    """Whether the loop may run within a callback of its own: nest_asyncio, for notebooks, lets it."""
+    return getattr(loop, "_nest_patched", False)
+
+
 @cython.final
 @cython.freelist(16)
 cdef class Wait:
@@ -10,29 +22,40 @@ cdef class Wait:
     """
 
     cdef object loop
-    cdef object told              # True: there is news; False: the time is up; None: neither yet
+    cdef int state                # WAITS, NEWS, TIME_IS_UP or CANCELLED
     cdef object callback          # the task's, which awaits this
     cdef object context           # in which it wants to be called
-    cdef object cancelling        # the CancelledError to raise, or None
+    cdef object message           # of the CancelledError, or None
     cdef public bint _asyncio_future_blocking
     cdef object __weakref__
 
-    cdef int tell(self, bint news) except -1:
-        """Called on the loop, in a callback of its own."""
-        if self.told is not None or self.cancelling is not None:
+    cdef int tell(self, int state) except -1:
+        """Called on the loop, in a callback of its own: the task goes on."""
+        if self.state != WAITS:
             return 0
-        self.told = news
+        self.state = state
         if self.callback is None:
             return 0
-        if _current_task(self.loop) is not None:  # a loop within a task of that loop
+        # Two tasks cannot be entered at once, nor can a callback that a task has not left.
+        if _current_task(self.loop) is not None or nests(self.loop):
+            return self.call_soon()
+        try:
+            PyContext_Enter(self.context)
+        except RuntimeError:  # whoever runs the loop is in it
             return self.call_soon()
         callback, context = self.callback, self.context
         self.callback = self.context = None
-        PyContext_Enter(context)
         try:
             callback(self)
         finally:
             PyContext_Exit(context)
+        return 0
+
+    cdef int tell_soon(self, int state) except -1:
+        """The same in the loop's next turn."""
+        if self.state == WAITS:
+            self.state = state
+            self.call_soon()
         return 0
 
     cdef int call_soon(self) except -1:
@@ -44,11 +67,11 @@ cdef class Wait:
 
     cdef bint outcome(self) except -1:
         """True for news, False when the time is up."""
-        if self.cancelling is not None:
-            raise self.cancelling
-        if self.told is None:
+        if self.state == WAITS:
             raise RuntimeError("await wasn't used with a task")
-        return self.told
+        if self.state == CANCELLED:
+            raise _CancelledError() if self.message is None else _CancelledError(self.message)
+        return self.state == NEWS
 
     # What a task asks of a future.
 
@@ -66,17 +89,16 @@ cdef class Wait:
             self.call_soon()
 
     def done(self):
-        return self.told is not None or self.cancelling is not None
+        return self.state != WAITS
 
     def cancelled(self):
-        return self.cancelling is not None
+        return self.state == CANCELLED
 
     def cancel(self, msg=None):
-        """The task's own step is under way when it cancels itself, so it is called later."""
-        if self.done():
+        if self.state != WAITS:
             return False
-        self.cancelling = _CancelledError() if msg is None else _CancelledError(msg)
-        self.call_soon()
+        self.message = msg
+        self.tell_soon(CANCELLED)  # who cancels is mostly a task
         return True
 
     @cython.binding(False)
@@ -239,7 +261,7 @@ cdef class Receiving:
 
 
 def _expire(Wait waiting):
-    waiting.tell(False)
+    waiting.tell(TIME_IS_UP)
 
 
 cdef Receiving receiving(MailboxCore box, object timeout, Py_ssize_t most, bint iterating):

@@ -417,7 +417,7 @@ static void read_some(rt_conn *c)
         rc = read_once(c);
         more = rt_poller_spend(c->poller, (size_t)(c->bytes_in - before));
     }
-    if (c->packets && c->ops->batch) c->ops->batch(c);
+    if (c->bytes_in != begin && c->packets && c->ops->batch) c->ops->batch(c);
     if (rc < 0 && rc != RT_AGAIN) rt_conn_close(c, rc, c->fail_sys);
 }
 

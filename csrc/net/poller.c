@@ -65,8 +65,12 @@ int rt_poller_wait(rt_poller *p, uint64_t timeout_ns, int max)
 {
     RT_ASSERT(max > 0);
     p->spent = 0;
-    return p->ops->wait(p, timeout_ns, max);
+    int n = p->ops->wait(p, timeout_ns, max);
+    p->told = false;
+    return n;
 }
+
+void rt_poller_told(rt_poller *p) { p->told = true; }
 
 void rt_poller_leave(rt_poller *p) { p->ops->leave(p); }
 void rt_poller_after_fork(rt_poller *p) { p->ops->after_fork(p); }

@@ -36,8 +36,7 @@ int rt_poller_new(rt_poller **out, enum rt_poller_kind kind); /* errors: as of r
 void rt_poller_free(rt_poller *p);
 int rt_poller_fd(const rt_poller *p);
 /* Level-triggered. interest may be 0 (only hang-ups). The descriptor does not block: what
- * an event says may be over by the time it is given. And epoll guesses: a source that alone brought
- * something (rt_poller_spend) may be called first in the next wait, whether or not it has more. */
+ * an event says may be over by the time it is given, and epoll guesses: see rt_poller_told. */
 int rt_poller_add(rt_poller *p, rt_source *s, int fd, uint32_t interest);
 int rt_poller_modify(rt_poller *p, rt_source *s, uint32_t interest); /* no call when unchanged */
 /* Safe inside a ready callback, also for other sources of the same batch:
@@ -49,6 +48,10 @@ void rt_poller_remove(rt_poller *p, rt_source *s);
  * from a ready callback. Of events that an earlier callback of the batch has
  * lost interest in, none is given. */
 int rt_poller_wait(rt_poller *p, uint64_t timeout_ns, int max);
+/* Somebody saw rt_poller_fd readable, and comes again as long as it is. The next wait, which waits
+ * for nothing, may then call the source that alone brought something the last time
+ * (rt_poller_spend), whether or not it has more, and the others only if it has not: epoll alone. */
+void rt_poller_told(rt_poller *p);
 /* What the sources of one wait should bring, in bytes, all together; 0, as it begins: whatever
  * there is. When they have brought it, the others that are ready are the first of the next wait,
  * which then waits for nothing. epoll alone. */

@@ -10,8 +10,8 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 
-/* GUESSES_MAX: so many times in a row others that are ready may wait for a guess. */
-enum { BATCH_MAX = 256, GUESSES_MAX = 8 };
+/* So many times in a row others that are ready may wait for a guess, each of so many bytes. */
+enum { BATCH_MAX = 256, GUESSES_MAX = 8, GUESS_BYTES_MAX = 16 * 1024 };
 
 typedef struct poller {
     rt_poller base;
@@ -109,7 +109,8 @@ static int give(poller *p)
         called++;
     }
     p->waiting = false;
-    if (rt_poller_spent(&p->base) == 0) p->lone = NULL; /* a timer, or what was not there */
+    size_t spent = rt_poller_spent(&p->base);
+    if (spent == 0 || spent > GUESS_BYTES_MAX) p->lone = NULL; /* a timer, nothing, or a stream */
     return called;
 }
 
@@ -117,7 +118,7 @@ static int give(poller *p)
  * it has brought something the set need not be. That saves a system call. */
 static bool guess(poller *p)
 {
-    if (!p->lone || p->guesses == GUESSES_MAX) return false;
+    if (!p->lone || p->lone->interest != RT_READABLE || p->guesses == GUESSES_MAX) return false;
     p->guesses++;
     p->batch[0] = (struct epoll_event){.events = EPOLLIN, .data.ptr = p->lone};
     p->at = 0;
@@ -132,10 +133,10 @@ static int epoll_give(rt_poller *base, uint64_t timeout_ns, int max)
     RT_ASSERT(!p->waiting);
     if (p->fd < 0) return RT_EFORK;
     if (p->at < p->count) return give(p); /* the last wait had no room for those */
-    if (timeout_ns == 0 && guess(p)) return 1;
+    if (base->told && guess(p)) return 1;
     int n = fetch(p, timeout_ns, max);
     p->guesses = 0;
-    p->lone = n == 1 && p->batch[0].events == EPOLLIN ? p->batch[0].data.ptr : NULL;
+    p->lone = n == 1 ? p->batch[0].data.ptr : NULL;
     if (n < 0) return errno == EINTR ? 0 : RT_ESYS;
     p->at = 0;
     p->count = n;

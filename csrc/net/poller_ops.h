@@ -21,6 +21,7 @@ typedef struct rt_poller_ops {
 struct rt_poller {
     const rt_poller_ops *ops;
     size_t limit, spent;     /* see rt_poller_limit; spent in this wait, or the last */
+    bool told;               /* see rt_poller_told; of this wait */
 };
 
 int rt_poller_epoll_new(rt_poller **out);

@@ -128,11 +128,12 @@ static int round_locked(rt_engine *e, uint64_t timeout_ns)
     return n;
 }
 
-int rt_engine_drive(rt_engine *e)
+int rt_engine_drive(rt_engine *e, bool told)
 {
     if (e->mode == RT_ENGINE_THREAD) return RT_EBUSY;
     int n = RT_EBUSY;
     if (pthread_mutex_trylock(&e->drive) == 0) {
+        if (told) rt_poller_told(e->poller);
         n = round_locked(e, 0);
         pthread_mutex_unlock(&e->drive);
     }
@@ -180,7 +181,7 @@ int rt_engine_busy_wait(rt_engine *e, const rt_notifier *n, uint64_t ns)
     uint64_t end = rt_now() + ns;
     while (!called(e, n)) {
         /* Each round takes the lock anew: another thread may want to drive, or to stop. */
-        if (rt_engine_drive(e) == RT_EBUSY) rt_cpu_relax();
+        if (rt_engine_drive(e, false) == RT_EBUSY) rt_cpu_relax();
         if (rt_now() >= end) return called(e, n) ? RT_OK : RT_ETIME;
     }
     return RT_OK;
@@ -332,6 +333,7 @@ static int sleep_and_drive(rt_engine *e, rt_notifier *n, uint64_t timeout_ns)
     if (k > 0 && fds[1].revents && !stopping(e)) {
         /* Waiting for the lock is short: nobody sleeps with it in this mode. */
         pthread_mutex_lock(&e->drive);
+        rt_poller_told(e->poller);
         if (!stopping(e)) round_locked(e, 0);
         pthread_mutex_unlock(&e->drive);
     }

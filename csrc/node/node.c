@@ -453,7 +453,7 @@ uint16_t rt_node_port(const rt_node *n)
 }
 uint32_t rt_node_creation(const rt_node *n) { return n->route.creation; }
 int rt_node_fd(const rt_node *n) { return rt_engine_fd(&n->control->engine); }
-int rt_node_drive(rt_node *n) { return rt_engine_drive(&n->control->engine); }
+int rt_node_drive(rt_node *n, bool told) { return rt_engine_drive(&n->control->engine, told); }
 void rt_node_beat(rt_node *n) { rt_engine_beat(&n->control->engine); }
 bool rt_node_expects(rt_node *n) { return rt_engine_expects(&n->control->engine); }
 void rt_node_give_up(rt_node *n) { rt_engine_give_up(&n->control->engine); }

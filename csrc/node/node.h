@@ -66,7 +66,7 @@ uint32_t rt_node_creation(const rt_node *n);
 
 /* Driving: see node/engine.h. */
 int rt_node_fd(const rt_node *n);
-int rt_node_drive(rt_node *n);
+int rt_node_drive(rt_node *n, bool told);
 void rt_node_beat(rt_node *n);
 bool rt_node_expects(rt_node *n);
 int rt_node_busy_wait(rt_node *n, const rt_notifier *notifier, uint64_t ns);

@@ -116,12 +116,12 @@ static void test_who_was_heard_is_expected_once(void)
     CHECK(rt_engine_expects(&w.engine));
     CHECK(!rt_engine_expects(&w.engine));
     put_byte(w.fd[1]);
-    CHECK_INT(rt_engine_drive(&w.engine), 1);
+    CHECK_INT(rt_engine_drive(&w.engine, true), 1);
     CHECK(rt_engine_expects(&w.engine));
     end(&w);
     begin(&w, RT_ENGINE_INLINE, 0);
     put_byte(w.fd[1]);
-    CHECK_INT(rt_engine_drive(&w.engine), 1);
+    CHECK_INT(rt_engine_drive(&w.engine, true), 1);
     CHECK(!rt_engine_expects(&w.engine)); /* it was not asked for */
     end(&w);
 }
@@ -186,7 +186,7 @@ static int left_off(world *w)
 {
     for (int n = 0;; n++) {
         put_byte(w->fd[1]);
-        CHECK_INT(rt_engine_drive(&w->engine), 1);
+        CHECK_INT(rt_engine_drive(&w->engine, true), 1);
         if (rt_engine_expects(&w->engine)) return n;
     }
 }

@@ -104,9 +104,9 @@ static void live(world *w)
     put_byte(w->fd[1]);
     /* The own thread looks, or has taken it. */
     CHECK(EVENTUALLY(!atomic_load(&blocked) || atomic_load(&w->heard) > before));
-    for (int i = 0; i < 3; i++) rt_engine_drive(&w->engine);
+    for (int i = 0; i < 3; i++) rt_engine_drive(&w->engine, true);
     rest(GRACE_NS / 4 * (uint64_t)(rt_now() % 9));
-    rt_engine_drive(&w->engine);
+    rt_engine_drive(&w->engine, true);
 }
 
 static void test_it_takes_over_after_a_grace_and_gives_way_again(void)
@@ -150,7 +150,7 @@ static void test_it_is_not_woken_by_what_others_drive(void)
     int sent = 0;
     while (rt_now() < start + 40 * GRACE_NS) {
         put_byte(w.fd[1]);
-        rt_engine_drive(&w.engine);
+        rt_engine_drive(&w.engine, true);
         if (sent++ % 2) rest(GRACE_NS / 25);
     }
     int looks = (int)((rt_now() - start) / GRACE_NS);
@@ -188,7 +188,7 @@ static void test_what_is_gathered_later_is_written_too(void)
     for (int i = 0; i < TRIES; i++) {
         CHECK(EVENTUALLY(atomic_load(&blocked)));
         rt_engine_gathered(&w.engine);
-        rt_engine_drive(&w.engine);
+        rt_engine_drive(&w.engine, true);
         rest(3 * GRACE_NS);
         atomic_store(&w.left, 1);
         rt_engine_gathered(&w.engine);

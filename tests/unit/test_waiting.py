@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from router import Mailbox, Node
+from router import Mailbox, Node, _core
 
 from .conftest import Pair, new_name
 
@@ -102,6 +102,37 @@ async def test_a_callback_comes_first_and_may_cancel_it(node: Node, loop_kind: s
         other.on_messages(None)
 
 
+async def test_a_loop_that_nests_is_asked_for_a_turn(node: Node) -> None:
+    """nest_asyncio runs a loop within its callbacks: a task must not go on in one that it runs."""
+    box, first, order = node.mailbox(), node.mailbox(), list[str]()
+    loop = asyncio.get_running_loop()
+    loop._nest_patched = True  # type: ignore[attr-defined]
+    task = await waits(box, lambda term: order.append("the task"))
+    first.on_messages(lambda terms: loop.call_soon(order.append, "the next turn"))
+    await asyncio.sleep(0)
+    node.send(first.pid, 1)
+    node.send(box.pid, 2)
+    assert await task == 2
+    assert order == ["the next turn", "the task"]
+
+
+async def test_in_a_context_that_is_entered_too(node: Node) -> None:
+    box, context = node.mailbox(), contextvars.copy_context()
+    got: list[Any] = []
+
+    async def receive() -> None:
+        got.append(await box.receive())
+
+    task = asyncio.create_task(receive(), context=context)
+    while box._waiter is None:
+        await asyncio.sleep(0)
+    binding = node._binding(asyncio.get_running_loop())
+    node.send(box.pid, 1)
+    asyncio.get_running_loop().call_soon(context.run, binding._news)  # ahead of the loop's own
+    await task
+    assert got == [1]
+
+
 async def test_within_a_task_it_waits_for_the_next_turn(node: Node, loop_kind: str) -> None:
     """As where a loop runs within a task of its own: two tasks cannot be entered at once."""
     box = node.mailbox()
@@ -146,6 +177,71 @@ async def test_an_interrupt_in_one_leaves_the_others_hearing(node: Node) -> None
     assert await receiving[2] == 2
     with pytest.raises(SystemExit):
         receiving[1].result()
+
+
+async def test_what_an_interrupted_one_has_sent_is_written(pair: Pair) -> None:
+    async with pair(engine="inline") as (a, b):  # without a thread that would write it in time
+        await a.connect(b.name)
+        there, back = b.mailbox("there"), a.mailbox("back")
+        binding, loop = b._binding(asyncio.get_running_loop()), asyncio.get_running_loop()
+
+        def interrupt(term: Any) -> None:
+            for i in range(100):
+                b.send(("back", a.name), i)
+            raise SystemExit
+
+        def look() -> None:
+            with pytest.raises(SystemExit):
+                binding._news()
+
+        task = await waits(there, interrupt)
+        b.send("there", "go")
+        loop.call_soon(look)
+        assert [await back.receive(5) for _ in range(100)] == list(range(100))
+        for i in range(100):
+            b.send(("back", a.name), i)
+        assert [await back.receive(5) for _ in range(100)] == list(range(100))
+        with pytest.raises(SystemExit):
+            task.result()
+
+
+async def test_news_that_came_in_time_count(node: Node) -> None:
+    """Also where the task is called only after its time was up."""
+    box = node.mailbox()
+    receiving = box.receive(60)
+    waiting = receiving.send(None)
+    node.send(box.pid, 1)
+    box._on_ready()
+    _core._expire(waiting)
+    with pytest.raises(StopIteration) as got:
+        receiving.send(None)
+    assert got.value.value == 1
+
+
+def test_a_box_that_moves_to_another_loop(node: Node) -> None:
+    """Its news are told to whoever waits now, on that loop and by that loop."""
+    box = node.mailbox()
+    seen: list[Any] = []
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        box_on_first = first.get_loop()
+
+        async def watch() -> None:
+            box.on_messages(seen.append)
+            box.on_messages(None)  # a look at the box is still to come on this loop
+
+        async def receive() -> Any:
+            task = await waits(box, lambda term: seen.append(asyncio.get_running_loop()))
+            node.send(box.pid, 1)
+            # As a thread of the first loop would, meanwhile.
+            asyncio._set_running_loop(box_on_first)
+            box._on_ready()
+            asyncio._set_running_loop(second.get_loop())
+            assert not seen
+            return await task
+
+        first.run(watch())
+        assert second.run(receive()) == 1
+        assert seen == [second.get_loop()]
 
 
 async def test_a_task_written_in_python(node: Node) -> None:
