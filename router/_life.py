@@ -119,8 +119,8 @@ class LivingNode(ConnectingNode):
         servers and for spawned processes, and a second for peers to
         take what is queued. A second stop does nothing.
         """
+        ran = self.running
         try:
-            await asyncio.sleep(0)  # the caller may go on in a callback of what ends here: see Wait
             await self._end_supervisors()
             self._close_boxes()
             await self._end_processes()
@@ -128,6 +128,8 @@ class LivingNode(ConnectingNode):
                 await asyncio.get_running_loop().run_in_executor(None, self._linger)
         finally:
             self._finish()
+        if ran:  # the caller may have gone on in a callback of this node, which holds parts of it
+            await asyncio.sleep(0)
 
     def stop_sync(self) -> None:
         """`stop` for a program without an event loop."""

@@ -45,6 +45,7 @@ int rt_outq_init(rt_outq *q, rt_chunk_pool *pool)
 {
     memset(q, 0, sizeof *q);
     q->fd = -1;
+    q->slice = RT_OUTQ_SLICE_MIN;
     q->pool = pool;
     return pthread_mutex_init(&q->lock, NULL) == 0 ? RT_OK : RT_ENOMEM;
 }

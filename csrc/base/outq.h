@@ -26,6 +26,8 @@
 /* A fragment of 64 KiB fits with its heads. */
 #define RT_OUTQ_CHUNK_BYTES (64u * 1024u + 256u)
 #define RT_OUTQ_IOV_MAX 64
+#define RT_OUTQ_SLICE_MIN (128u * 1024u) /* of the bulk lane, written at a time */
+#define RT_OUTQ_SLICE_MAX (512u * 1024u)
 #define RT_OUTQ_KEYS 512u
 #define RT_OUTQ_PLACES 32u
 #define RT_CHUNK_POOL_MAX 32u
@@ -88,8 +90,8 @@ typedef struct rt_outq {
     bool writing;            /* the transmit token is out */
     _Atomic bool dirty;      /* stands in somebody's list of queues to flush */
     int fd;                  /* -1: not connected */
-    size_t slice;            /* how much of the bulk lane is written at a time; kept by who writes */
-    size_t slice_unsent;     /* how much was unsent behind the last; 0: it was the last of the lane */
+    size_t slice;            /* of the bulk lane, as long as suits the connection: see conn.c */
+    size_t slice_unsent;     /* what was unsent behind the last one; 0: the lane had no more */
     uint64_t slice_at;       /* when; ns */
     uint64_t written;        /* bytes, since the last connect */
     rt_chunk_pool *pool;     /* or NULL */

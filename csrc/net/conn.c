@@ -127,13 +127,15 @@ int rt_conn_use_queue(rt_conn *c, rt_outq *q)
     rt_outchunk_free(rt_outq_take(&c->own));
     q->fd = c->own.fd;
     q->written = 0;
-    q->slice = RT_SOCKET_UNSENT_MIN;
+    q->slice = RT_OUTQ_SLICE_MIN;
     q->slice_unsent = 0;
     c->out = q;
 done:
     pthread_mutex_unlock(&q->lock);
     return rc;
 }
+
+_Static_assert(RT_OUTQ_SLICE_MIN == RT_SOCKET_UNSENT_BYTES, "as a stream begins");
 
 /* Waking up for each portion costs a fast stream half its rate, and what the kernel has not sent
  * yet cannot be passed any more. So one that had sent all when its writer came again is given
@@ -143,8 +145,8 @@ static void pace(rt_outq *q, size_t unsent, uint64_t now)
     size_t slice = q->slice;
     uint64_t sent = q->slice_unsent > unsent ? q->slice_unsent - unsent : 0;
     if (sent == 0) return;
-    if (unsent == 0 && slice < RT_SOCKET_UNSENT_MAX) slice *= 2;
-    if (unsent > 0 && (now - q->slice_at) * slice > SLICE_NS * sent && slice > RT_SOCKET_UNSENT_MIN)
+    if (unsent == 0 && slice < RT_OUTQ_SLICE_MAX) slice *= 2;
+    if (unsent > 0 && (now - q->slice_at) * slice > SLICE_NS * sent && slice > RT_OUTQ_SLICE_MIN)
         slice /= 2;
     if (slice != q->slice && rt_socket_allow_unsent(q->fd, slice) == RT_OK) q->slice = slice;
 }

@@ -169,7 +169,7 @@ static int set_stream_options(int fd)
 {
     int rc = set_flag(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     /* Writable means that little is unsent: see rt_outq_write. */
-    if (rc == RT_OK) rc = rt_socket_allow_unsent(fd, RT_SOCKET_UNSENT_MIN);
+    if (rc == RT_OK) rc = rt_socket_allow_unsent(fd, RT_SOCKET_UNSENT_BYTES);
     return rc < 0 ? rc : set_flag(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 }
 

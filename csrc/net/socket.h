@@ -41,10 +41,8 @@ int rt_socket_connect(const rt_address *to, int *out);
 int rt_socket_error(int fd);
 /* Bytes that the kernel has taken and not sent; 0 for what is no TCP socket. */
 size_t rt_socket_unsent(int fd);
-/* A stream of ours is writable with less than so many of them, */
-#define RT_SOCKET_UNSENT_MIN (128u * 1024u)
-#define RT_SOCKET_UNSENT_MAX (512u * 1024u)
-/* the least as it begins, and then what it is told. */
+/* A stream of ours is writable with less than so many of them, until it is told otherwise. */
+#define RT_SOCKET_UNSENT_BYTES (128u * 1024u)
 int rt_socket_allow_unsent(int fd, size_t bytes);
 /* An IPv6 "any" address takes IPv4 as well. `bound` may be NULL. */
 int rt_socket_listen(const rt_address *at, int backlog, int *out, rt_address *bound);

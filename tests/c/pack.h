@@ -121,7 +121,7 @@ static inline UNUSED void write_some(pair *t, size_t most)
 {
     rt_outq *q = &t->there->out;
     struct iovec iov[RT_OUTQ_IOV_MAX];
-    int k = rt_outq_snapshot(q, iov, RT_OUTQ_IOV_MAX, most, true);
+    int k = rt_outq_snapshot(q, iov, RT_OUTQ_IOV_MAX, most, RT_OUTQ_SLICE_MIN);
     size_t done = 0;
     for (int i = 0; i < k; i++) {
         CHECK_INT(rt_buf_put(&t->wire, iov[i].iov_base, iov[i].iov_len), RT_OK);

@@ -48,7 +48,7 @@ static void write_some(rt_outq *q, size_t n, rt_buf *out)
     struct iovec iov[RT_OUTQ_IOV_MAX];
     while (n > 0) {
         size_t done = 0;
-        int k = rt_outq_snapshot(q, iov, RT_OUTQ_IOV_MAX, n, SIZE_MAX);
+        int k = rt_outq_snapshot(q, iov, RT_OUTQ_IOV_MAX, n, RT_OUTQ_SLICE_MIN);
         if (!CHECK(k > 0)) return;
         for (int i = 0; i < k; i++) {
             if (out) CHECK_INT(rt_buf_put(out, iov[i].iov_base, iov[i].iov_len), RT_OK);

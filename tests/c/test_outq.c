@@ -4,7 +4,6 @@
 #include "stress.h"
 
 #define FULL RT_OUTQ_CHUNK_BYTES
-#define SLICE (128u * 1024u)
 
 static uint32_t chunks(const rt_outq *q) {
     uint32_t n = 0;
@@ -24,7 +23,7 @@ static void write_all(rt_outq *q) {
     struct iovec iov[8];
     while (q->bytes) {
         size_t n = 0;
-        for (int k = rt_outq_snapshot(q, iov, 8, SIZE_MAX, SLICE); k > 0; k--) n += iov[k - 1].iov_len;
+        for (int k = rt_outq_snapshot(q, iov, 8, SIZE_MAX, RT_OUTQ_SLICE_MIN); k > 0; k--) n += iov[k - 1].iov_len;
         rt_outq_consume(q, n);
     }
 }
@@ -73,7 +72,7 @@ static void test_what_was_added_is_taken_back(void) {
             CHECK_INT(chunks(&q), first[i] ? 1 : 0);
             CHECK_INT(add(&q, 7, 3), RT_OK);
             size_t seen = 0;
-            int n = rt_outq_snapshot(&q, iov, 8, SIZE_MAX, SLICE);
+            int n = rt_outq_snapshot(&q, iov, 8, SIZE_MAX, RT_OUTQ_SLICE_MIN);
             for (int k = 0; k < n; k++) {
                 const uint8_t *p = iov[k].iov_base;
                 for (size_t at = 0; at < iov[k].iov_len; at++, seen++)
@@ -166,7 +165,7 @@ static void test_lanes(void) {
         size_t most = stress_below(&random, 2) ? SIZE_MAX : 1 + stress_below(&random, 100000);
         bool bulk = stress_below(&random, 4) != 0;
         uint32_t before = w.next[RT_LANE_BULK];
-        int k = rt_outq_snapshot(&q, iov, 1 + (int)stress_below(&random, 6), most, bulk ? SLICE : 0);
+        int k = rt_outq_snapshot(&q, iov, 1 + (int)stress_below(&random, 6), most, bulk ? RT_OUTQ_SLICE_MIN : 0);
         size_t planned = q.planned[0] + q.planned[1] + q.planned[2];
         size_t n = stress_below(&random, 3) ? planned
                                             : planned ? stress_below(&random, (uint32_t)planned) : 0;
@@ -189,7 +188,7 @@ static void test_lanes(void) {
     }
     for (struct iovec iov[8]; q.bytes;) {
         size_t n = 0;
-        int k = rt_outq_snapshot(&q, iov, 8, SIZE_MAX, SLICE);
+        int k = rt_outq_snapshot(&q, iov, 8, SIZE_MAX, RT_OUTQ_SLICE_MIN);
         for (int i = 0; i < k; n += iov[i++].iov_len) read_wire(&w, iov[i].iov_base, iov[i].iov_len);
         rt_outq_consume(&q, n);
     }
@@ -206,15 +205,15 @@ static void test_a_begun_frame_is_ended_first(void) {
     struct iovec iov[8];
     CHECK_INT(rt_outq_init(&q, NULL), RT_OK);
     for (uint32_t i = 0; i < 4; i++) put_frame(&q, RT_LANE_BULK, i, 60000);
-    CHECK_INT(rt_outq_snapshot(&q, iov, 8, SIZE_MAX, SLICE), 3); /* the slice ends with a frame */
+    CHECK_INT(rt_outq_snapshot(&q, iov, 8, SIZE_MAX, RT_OUTQ_SLICE_MIN), 3); /* the slice ends with a frame */
     rt_outq_consume(&q, 70000);
     put_frame(&q, RT_LANE_PROMPT, 0, 100);
-    CHECK_INT(rt_outq_snapshot(&q, iov, 8, SIZE_MAX, SLICE), 4);
+    CHECK_INT(rt_outq_snapshot(&q, iov, 8, SIZE_MAX, RT_OUTQ_SLICE_MIN), 4);
     CHECK_INT(iov[0].iov_len, 50000);
     CHECK_INT(iov[1].iov_len, 100);
     CHECK_INT(iov[2].iov_len, 60000);
     CHECK_INT(rt_outq_snapshot(&q, iov, 8, SIZE_MAX, 0), 2);
-    CHECK_INT(rt_outq_snapshot(&q, iov, 8, 20000, SLICE), 1);   /* not even that frame */
+    CHECK_INT(rt_outq_snapshot(&q, iov, 8, 20000, RT_OUTQ_SLICE_MIN), 1);   /* not even that frame */
     CHECK_INT(iov[0].iov_len, 20000);
     rt_outq_consume(&q, 20000);
     CHECK_INT(rt_outq_snapshot(&q, iov, 8, SIZE_MAX, 0), 2);

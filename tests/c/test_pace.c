@@ -31,7 +31,6 @@ static void begin(stream *s)
     rt_socket_close(listener);
     CHECK_INT(rt_outq_init(&s->q, NULL), RT_OK);
     s->q.fd = s->from;
-    s->q.slice = RT_SOCKET_UNSENT_MIN;
 }
 
 static void end(stream *s)
@@ -58,7 +57,7 @@ static void read_all(stream *s)
 static void turn(stream *s)
 {
     struct pollfd p = {.fd = s->from, .events = POLLOUT};
-    while (s->q.bytes < 2 * RT_SOCKET_UNSENT_MAX) put(s);
+    while (s->q.bytes < 2 * RT_OUTQ_SLICE_MAX) put(s);
     if (poll(&p, 1, 1) == 1) CHECK(rt_outq_write(&s->q, 1 << 20) >= RT_AGAIN);
     read_all(s);
 }
@@ -75,11 +74,11 @@ static void test_a_fast_stream_is_given_more(void)
 {
     stream s;
     begin(&s);
-    CHECK_INT(allowed(&s), RT_SOCKET_UNSENT_MIN);
-    CHECK(EVENTUALLY((turn(&s), s.q.slice == RT_SOCKET_UNSENT_MAX)));
-    CHECK_INT(allowed(&s), RT_SOCKET_UNSENT_MAX);
+    CHECK_INT(allowed(&s), RT_OUTQ_SLICE_MIN);
+    CHECK(EVENTUALLY((turn(&s), s.q.slice == RT_OUTQ_SLICE_MAX)));
+    CHECK_INT(allowed(&s), RT_OUTQ_SLICE_MAX);
     for (int i = 0; i < 20; i++) turn(&s);
-    CHECK(s.q.slice <= RT_SOCKET_UNSENT_MAX);
+    CHECK(s.q.slice <= RT_OUTQ_SLICE_MAX);
     end(&s);
 }
 
@@ -89,12 +88,12 @@ static void test_a_slow_one_is_given_less(void)
     int rate = 20 << 20; /* bytes a second: 128 KiB take 6 ms */
     begin(&s);
     CHECK_INT(setsockopt(s.from, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof rate), 0);
-    CHECK_INT(rt_socket_allow_unsent(s.from, RT_SOCKET_UNSENT_MAX), RT_OK);
-    s.q.slice = RT_SOCKET_UNSENT_MAX;
-    CHECK(EVENTUALLY((turn(&s), s.q.slice == RT_SOCKET_UNSENT_MIN)));
-    CHECK_INT(allowed(&s), RT_SOCKET_UNSENT_MIN);
+    CHECK_INT(rt_socket_allow_unsent(s.from, RT_OUTQ_SLICE_MAX), RT_OK);
+    s.q.slice = RT_OUTQ_SLICE_MAX;
+    CHECK(EVENTUALLY((turn(&s), s.q.slice == RT_OUTQ_SLICE_MIN)));
+    CHECK_INT(allowed(&s), RT_OUTQ_SLICE_MIN);
     for (int i = 0; i < 20; i++) turn(&s);
-    CHECK_INT(s.q.slice, RT_SOCKET_UNSENT_MIN);
+    CHECK_INT(s.q.slice, RT_OUTQ_SLICE_MIN);
     end(&s);
 }
 
@@ -107,7 +106,7 @@ static void test_who_has_no_more_to_send_tells_nothing(void)
         put(&s);
         CHECK(EVENTUALLY(rt_outq_write(&s.q, 1 << 20) == RT_OK));
         CHECK(EVENTUALLY((read_all(&s), rt_socket_unsent(s.from) == 0)));
-        CHECK_INT(s.q.slice, RT_SOCKET_UNSENT_MIN);
+        CHECK_INT(s.q.slice, RT_OUTQ_SLICE_MIN);
     }
     end(&s);
 }

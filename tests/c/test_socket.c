@@ -258,8 +258,8 @@ static void test_how_far_a_sender_runs_ahead(void)
     CHECK_INT(rt_socket_unsent(fd), 0);
     size_t sent = 0;
     for (ssize_t n; (n = send(fd, data, sizeof data, MSG_DONTWAIT)) > 0;) sent += (size_t)n;
-    CHECK(sent < (size_t)window + 4 * RT_SOCKET_UNSENT_MIN);
-    CHECK(rt_socket_unsent(fd) >= RT_SOCKET_UNSENT_MIN);
+    CHECK(sent < (size_t)window + 4 * RT_SOCKET_UNSENT_BYTES);
+    CHECK(rt_socket_unsent(fd) >= RT_SOCKET_UNSENT_BYTES);
     struct pollfd p = {.fd = fd, .events = POLLOUT};
     CHECK_INT(poll(&p, 1, 0), 0);
     for (size_t got = 0; got < sent;) {
@@ -268,10 +268,10 @@ static void test_how_far_a_sender_runs_ahead(void)
         got += (size_t)n;
     }
     CHECK(wait_for(fd, POLLOUT));
-    CHECK(rt_socket_unsent(fd) < RT_SOCKET_UNSENT_MIN);
-    CHECK_INT(rt_socket_allow_unsent(fd, RT_SOCKET_UNSENT_MAX), RT_OK);
+    CHECK(rt_socket_unsent(fd) < RT_SOCKET_UNSENT_BYTES);
+    CHECK_INT(rt_socket_allow_unsent(fd, 4 * RT_SOCKET_UNSENT_BYTES), RT_OK);
     while (send(fd, data, sizeof data, MSG_DONTWAIT) > 0) {}
-    CHECK(rt_socket_unsent(fd) >= RT_SOCKET_UNSENT_MAX);
+    CHECK(rt_socket_unsent(fd) >= 4 * RT_SOCKET_UNSENT_BYTES);
     rt_socket_close(fd);
     rt_socket_close(out);
     rt_socket_close(listener);

@@ -162,7 +162,7 @@ async def test_others_have_their_turns(
             assert await box.receive(10) == 1
             await timer
         over = True
-    assert all(one < two for one, two in itertools.pairwise(seen))
+        assert all(one < two for one, two in itertools.pairwise(seen))
     assert sorted(took)[len(took) * 9 // 10] < MOST / 4
 
 

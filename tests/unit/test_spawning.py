@@ -227,7 +227,8 @@ async def test_one_that_ends_before_it_began_leaves_nothing_unawaited(pair: Pair
     async def never(box: Mailbox) -> None:
         began.append(box)
 
-    async with pair() as (a, _):
+    async with pair() as (a, b):
+        await b.stop()  # now, so that the loop does not turn between the last line and a's end
         with a.mailbox() as box:
             box.exit(a.spawn(never), "kill")
         a.spawn(never)
