@@ -145,6 +145,22 @@ cdef class Notifier:
         rt_notifier_after_fork(self.ptr)
 
 
+cdef int tell_all(list waits, bint later) except -1:
+    """Tells each Wait of its news, and takes it out."""
+    cdef Wait waiting
+    cdef Py_ssize_t at
+    for at in range(len(waits)):
+        waiting = <Wait>waits[at]
+        waits[at] = None
+        if waiting is None:
+            pass
+        elif later:
+            waiting.tell(NEWS)
+        else:
+            waiting.tell_now(NEWS)
+    return 0
+
+
 cdef class LoopCore:
     """One node on one loop: what runs there when there is news. `_loop.LoopBinding` is the rest."""
 
@@ -178,14 +194,16 @@ cdef class LoopCore:
         cdef NodeCore node = self._node()
         cdef rt_notifier *notifier = self.notifier.ptr
         cdef LoopFlush flush = None
-        cdef list ready = [], waits = []
+        cdef bint busy, nested = nests(self.loop)
+        cdef list ready = None, waits = None
         cdef MailboxCore box
-        cdef Wait waiting
+        cdef Py_ssize_t at
         if node is None:
             self.detach()
             return 0
+        busy = node.busy_ns != 0
         try:
-            if not nests(self.loop):
+            if not nested:
                 self.looking = PyThread_get_thread_ident()
                 flush = node.loop_flush
                 if flush is not None and (flush.scheduled or flush.loop is not self.loop):
@@ -205,36 +223,35 @@ cdef class LoopCore:
                 rt_node_beat(node.ptr)
             rt_py_let_go()
             ready = self.notifier.ready()
-            for box in ready:
+            for at in range(len(ready)):
+                box = <MailboxCore>ready[at]
                 if box._callback is not None:
                     box._run_callback()
             if node.has_events():
                 node._handle_events()
             # Tasks come last: what a callback was told may have cancelled one. And nothing is held
             # for them: one may end the node, and look whether anything is left of it.
-            for box in reversed(ready):
-                waiting = box.waiting_on(self.loop)
-                if waiting is not None:
-                    waits.append(waiting)
-            ready = []
-            node = box = waiting = None
-            while waits:
-                waiting = waits.pop()
-                waiting.tell(NEWS)
+            for at in range(len(ready)):
+                ready[at] = (<MailboxCore>ready[at]).waiting_on(self.loop)
+            ready, waits = None, ready
+            node = box = None
+            tell_all(waits, nested)
         finally:
             self.looking = 0
             if flush is not None:
                 flush.turn_ends()
             # After an interrupt in a callback the loop may run on, in a notebook for one.
-            for box in ready:
-                self.loop.call_soon(box._on_ready)
-            for waiting in waits:
-                waiting.tell_soon(NEWS)
+            if ready is not None:
+                for box in ready:
+                    self.loop.call_soon(box._on_ready)
+            if waits is not None:
+                tell_all(waits, True)
             if rt_notifier_rest(notifier) and self._attached:
                 self.loop.call_soon(self._news)
-            node = self._node()
-            if node is not None and node.busy_ns:
-                self.expect(node)
+            if busy:
+                node = self._node()
+                if node is not None:
+                    self.expect(node)
         return 0
 
     cdef int expect(self, NodeCore node) except -1:
@@ -276,6 +293,14 @@ cdef class LoopCore:
             self.stay_awake()
         else:
             rt_node_give_up(node.ptr)
+
+
+cdef bint nests(object loop) except -1:
+    """Whether the loop may run within a callback of its own: nest_asyncio, for notebooks, lets it.
+
+    A callback that has not returned is not called again, so no task may go on in one.
+    """
+    return getattr(loop, "_nest_patched", False)
 
 
 @cython.final

@@ -7,11 +7,6 @@ cdef enum:
     CANCELLED
 
 
-cdef bint nests(object loop) except -1:
-    """Whether the loop may run within a callback of its own: nest_asyncio, for notebooks, lets it."""
-    return getattr(loop, "_nest_patched", False)
-
-
 @cython.final
 @cython.freelist(16)
 cdef class Wait:
@@ -29,15 +24,14 @@ cdef class Wait:
     cdef public bint _asyncio_future_blocking
     cdef object __weakref__
 
-    cdef int tell(self, int state) except -1:
+    cdef int tell_now(self, int state) except -1:
         """Called on the loop, in a callback of its own: the task goes on."""
         if self.state != WAITS:
             return 0
         self.state = state
         if self.callback is None:
             return 0
-        # Two tasks cannot be entered at once, nor can a callback that a task has not left.
-        if _current_task(self.loop) is not None or nests(self.loop):
+        if _current_task(self.loop) is not None:  # two cannot be entered at once
             return self.call_soon()
         try:
             PyContext_Enter(self.context)
@@ -51,8 +45,8 @@ cdef class Wait:
             PyContext_Exit(context)
         return 0
 
-    cdef int tell_soon(self, int state) except -1:
-        """The same in the loop's next turn."""
+    cdef int tell(self, int state) except -1:
+        """The same: the task goes on in the loop's next turn."""
         if self.state == WAITS:
             self.state = state
             self.call_soon()
@@ -75,11 +69,9 @@ cdef class Wait:
 
     # What a task asks of a future.
 
-    @cython.binding(False)
     def get_loop(self):
         return self.loop
 
-    @cython.binding(False)
     def add_done_callback(self, callback, *, context=None):
         if self.callback is not None:
             raise RuntimeError("a task waits for this already")
@@ -98,10 +90,9 @@ cdef class Wait:
         if self.state != WAITS:
             return False
         self.message = msg
-        self.tell_soon(CANCELLED)  # who cancels is mostly a task
+        self.tell(CANCELLED)
         return True
 
-    @cython.binding(False)
     def result(self):
         return self.outcome()
 
