@@ -12,7 +12,7 @@ import pytest
 
 from router import Mailbox, Node, _core
 
-from .conftest import Pair, new_name
+from .conftest import Pair, new_name, until
 
 variable = contextvars.ContextVar("variable", default="outside")
 
@@ -310,3 +310,17 @@ async def test_one_that_is_sent_into_too_early_says_so(node: Node) -> None:
     with pytest.raises(RuntimeError, match="with a task"):
         receiving.send(None)
     assert box._waiter is None
+
+
+async def test_a_look_in_vain_hears_nobody(bare: dict[str, Any]) -> None:
+    """The connection that was heard last is read first, also when something else wakes the engine."""
+    async with Node(new_name("x"), **bare) as x, Node(new_name("y"), **bare) as y:
+        await x.connect(y.name, host="127.0.0.1", port=y.port)
+        box, there = x.mailbox("box"), y.mailbox("there")
+        for i in range(3):
+            y.send(("box", x.name), i)
+            assert await box.receive(10) == i
+        await until(lambda: x.stats()["idle"][0] > 0.2)
+        await asyncio.to_thread(x.send, ("there", y.name), 1)
+        assert await there.receive(10) == 1
+        assert x.stats()["idle"][0] > 0.2
