@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from asyncio import tasks
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -219,29 +220,32 @@ async def test_news_that_came_in_time_count(node: Node) -> None:
 
 
 def test_a_box_that_moves_to_another_loop(node: Node) -> None:
-    """Its news are told to whoever waits now, on that loop and by that loop."""
-    box = node.mailbox()
-    seen: list[Any] = []
-    with asyncio.Runner() as first, asyncio.Runner() as second:
-        box_on_first = first.get_loop()
+    """A callback hands it over, and somebody waits in it elsewhere before the callback returns."""
+    box, moved, ran = node.mailbox(), threading.Event(), list[threading.Thread]()
 
-        async def watch() -> None:
-            box.on_messages(seen.append)
-            box.on_messages(None)  # a look at the box is still to come on this loop
+    async def receive() -> None:
+        task = await waits(box, lambda term: ran.append(threading.current_thread()))
+        moved.set()
+        assert await task == 2
 
-        async def receive() -> Any:
-            task = await waits(box, lambda term: seen.append(asyncio.get_running_loop()))
-            node.send(box.pid, 1)
-            # As a thread of the first loop would, meanwhile.
-            asyncio._set_running_loop(box_on_first)
-            box._on_ready()
-            asyncio._set_running_loop(second.get_loop())
-            assert not seen
-            return await task
+    other = threading.Thread(target=lambda: asyncio.run(receive()))
 
-        first.run(watch())
-        assert second.run(receive()) == 1
-        assert seen == [second.get_loop()]
+    def hand_over(terms: list[Any]) -> None:
+        box.on_messages(None)
+        other.start()
+        assert moved.wait(20)
+
+    async def begin() -> None:
+        box.on_messages(hand_over)
+        await asyncio.sleep(0)
+        node.send(box.pid, 1)
+        while not moved.is_set():
+            await asyncio.sleep(0)
+        node.send(box.pid, 2)
+        await asyncio.to_thread(other.join)
+
+    asyncio.run(begin())
+    assert ran == [other]
 
 
 async def test_a_task_written_in_python(node: Node) -> None:
@@ -321,6 +325,6 @@ async def test_a_look_in_vain_hears_nobody(bare: dict[str, Any]) -> None:
             y.send(("box", x.name), i)
             assert await box.receive(10) == i
         await until(lambda: x.stats()["idle"][0] > 0.2)
-        await asyncio.to_thread(x.send, ("there", y.name), 1)
-        assert await there.receive(10) == 1
+        await asyncio.to_thread(lambda: [x.send(("there", y.name), i) for i in range(3)])
+        assert [await there.receive(10) for _ in range(3)] == [0, 1, 2]
         assert x.stats()["idle"][0] > 0.2
