@@ -10,8 +10,8 @@ from bench.measure import BenchError, Run, Sample
 
 __all__ = ["Flow", "System"]
 
-RUN_BYTES_MAX = 256 << 20
-COUNT_MAX = 1_000_000
+RUN_BYTES_MAX = 1 << 30
+COUNT_MAX = 4_000_000
 PILOT_BYTES = 8 << 20
 PILOT_MAX = 4000
 

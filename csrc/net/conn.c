@@ -138,14 +138,14 @@ done:
 _Static_assert(RT_OUTQ_SLICE_MIN == RT_SOCKET_UNSENT_BYTES, "as a stream begins");
 
 /* Waking up for each portion costs a fast stream half its rate, and what the kernel has not sent
- * yet cannot be passed any more. So one that had sent all when its writer came again is given
- * twice as much, and one that takes longer than SLICE_NS for a slice, half. */
+ * yet cannot be passed any more. So one that had sent a whole slice when its writer came again is
+ * given twice as much, and one that takes longer than SLICE_NS for it, half. */
 static void pace(rt_outq *q, size_t unsent, uint64_t now)
 {
     size_t slice = q->slice;
     uint64_t sent = q->slice_unsent > unsent ? q->slice_unsent - unsent : 0;
     if (sent == 0) return;
-    if (unsent == 0 && slice < RT_OUTQ_SLICE_MAX) slice *= 2;
+    if (unsent == 0 && sent >= slice && slice < RT_OUTQ_SLICE_MAX) slice *= 2;
     if (unsent > 0 && (now - q->slice_at) * slice > SLICE_NS * sent && slice > RT_OUTQ_SLICE_MIN)
         slice /= 2;
     if (slice != q->slice && rt_socket_allow_unsent(q->fd, slice) == RT_OK) q->slice = slice;

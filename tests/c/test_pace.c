@@ -97,6 +97,20 @@ static void test_a_slow_one_is_given_less(void)
     end(&s);
 }
 
+/* Nor does a small part of a slice that is gone at once: who writes in portions is not the limit. */
+static void test_a_part_of_a_slice_tells_nothing(void)
+{
+    stream s;
+    begin(&s);
+    for (int i = 0; i < 100; i++) {
+        while (s.q.bytes < 2 * RT_OUTQ_SLICE_MAX) put(&s);
+        CHECK_INT(rt_outq_write(&s.q, 16 * 1024), RT_AGAIN);
+        CHECK(EVENTUALLY((read_all(&s), rt_socket_unsent(s.from) == 0)));
+        CHECK_INT(s.q.slice, RT_OUTQ_SLICE_MIN);
+    }
+    end(&s);
+}
+
 /* That all was sent says nothing where there was no more to send, nor does the time since then. */
 static void test_who_has_no_more_to_send_tells_nothing(void)
 {
@@ -112,4 +126,5 @@ static void test_who_has_no_more_to_send_tells_nothing(void)
 }
 
 TESTS(test_a_fast_stream_is_given_more, test_a_slow_one_is_given_less,
+      test_a_part_of_a_slice_tells_nothing,
       test_who_has_no_more_to_send_tells_nothing)
