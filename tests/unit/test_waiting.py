@@ -317,7 +317,7 @@ async def test_one_that_is_sent_into_too_early_says_so(node: Node) -> None:
 
 
 async def test_a_look_in_vain_hears_nobody(bare: dict[str, Any]) -> None:
-    """The connection that was heard last is read first, also when something else wakes the engine."""
+    """Who was heard last is read first, also when something else wakes the engine."""
     async with Node(new_name("x"), **bare) as x, Node(new_name("y"), **bare) as y:
         await x.connect(y.name, host="127.0.0.1", port=y.port)
         box, there = x.mailbox("box"), y.mailbox("there")
