@@ -38,7 +38,8 @@ async def waits(box: Mailbox, then: Callable[[Any], object]) -> asyncio.Task[Any
     return task
 
 
-async def test_it_goes_on_before_the_loop_turns(node: Node, loop_kind: str) -> None:
+async def order_of(node: Node) -> list[str]:
+    """What runs first: a task that was sent something, or what the loop is asked for meanwhile."""
     box, first, order = node.mailbox(), node.mailbox(), list[str]()
     loop = asyncio.get_running_loop()
     task = await waits(box, lambda term: order.append("the task"))
@@ -49,7 +50,11 @@ async def test_it_goes_on_before_the_loop_turns(node: Node, loop_kind: str) -> N
     assert await task == 2
     while len(order) < 2:
         await asyncio.sleep(0)
-    assert order == ["the task", "the next turn"]
+    return order
+
+
+async def test_it_goes_on_before_the_loop_turns(node: Node, loop_kind: str) -> None:
+    assert await order_of(node) == ["the task", "the next turn"]
 
 
 async def test_what_it_sends_is_written_without_another_turn(pair: Pair, loop_kind: str) -> None:
@@ -105,16 +110,8 @@ async def test_a_callback_comes_first_and_may_cancel_it(node: Node, loop_kind: s
 
 async def test_a_loop_that_nests_is_asked_for_a_turn(node: Node) -> None:
     """nest_asyncio runs a loop within its callbacks: a task must not go on in one that it runs."""
-    box, first, order = node.mailbox(), node.mailbox(), list[str]()
-    loop = asyncio.get_running_loop()
-    loop._nest_patched = True  # type: ignore[attr-defined]
-    task = await waits(box, lambda term: order.append("the task"))
-    first.on_messages(lambda terms: loop.call_soon(order.append, "the next turn"))
-    await asyncio.sleep(0)
-    node.send(first.pid, 1)
-    node.send(box.pid, 2)
-    assert await task == 2
-    assert order == ["the next turn", "the task"]
+    asyncio.get_running_loop()._nest_patched = True  # type: ignore[attr-defined]
+    assert await order_of(node) == ["the next turn", "the task"]
 
 
 async def test_in_a_context_that_is_entered_too(node: Node) -> None:
