@@ -83,8 +83,8 @@ int rt_engine_start(rt_engine *e);          /* starts the own thread, if the mod
 void rt_engine_stop(rt_engine *e);
 void rt_engine_fini(rt_engine *e);
 int rt_engine_fd(const rt_engine *e);
-/* One bounded round without blocking. Number of sources handled, RT_EBUSY. */
-/* told: by rt_engine_fd, which was readable; see rt_poller_told. */
+/* One bounded round without blocking. Number of sources handled, RT_EBUSY. told: by rt_engine_fd,
+ * which was readable; see rt_poller_told. */
 int rt_engine_drive(rt_engine *e, bool told);
 /* Who drives is not stuck: the own thread leaves the next packets to it again. For one that is told of
  * messages without having driven: the own thread was first, and would be every time. */

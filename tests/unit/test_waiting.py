@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
+import weakref
 from asyncio import tasks
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -311,6 +313,25 @@ async def test_one_that_is_sent_into_too_early_says_so(node: Node) -> None:
     with pytest.raises(RuntimeError, match="with a task"):
         receiving.send(None)
     assert box._waiter is None
+
+
+async def test_a_node_that_is_stopped_from_its_own_callback_is_gone(bare: dict[str, Any]) -> None:
+    """Its last message let the task go on there, and the callback holds parts of it."""
+    loop = asyncio.get_running_loop()
+
+    async def life() -> bool:
+        node = Node(new_name(), **bare)
+        await node.start()
+        box = node.mailbox()
+        watched = weakref.ref(node._binding(loop))
+        loop.call_soon(node.send, box.pid, 1)
+        assert await box.receive(10) == 1
+        await node.stop()
+        del node, box
+        gc.collect()
+        return watched() is None
+
+    assert await asyncio.create_task(life())
 
 
 async def test_a_look_in_vain_hears_nobody(bare: dict[str, Any]) -> None:
