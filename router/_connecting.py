@@ -261,7 +261,7 @@ class ConnectingNode(ReportingNode):
     async def drain(self, peer: str | None = None) -> None:
         """Waits until the outgoing buffer of `peer`, or of every peer, is below its soft mark.
 
-        It does not write: what was gathered goes at 64 KiB and at the end of the loop's turn, or
+        It does not write: what was gathered goes at 256 KiB and at the end of the loop's turn, or
         5 ms later when that end does not come (with engine="inline" it does write). A peer that
         is down has no buffer, nor has a stopped node. The mark is `Limits.queue_bytes_soft`.
         """

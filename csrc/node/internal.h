@@ -134,6 +134,7 @@ struct rt_node {
     bool epmd_any;
     uint16_t epmd_port;
     uint32_t net_ticktime_ms;
+    uint32_t gather_shift;       /* a turn gathers 1 << this many bytes, then they are written */
     rt_address listen;
     _Atomic uint64_t turns;
     pthread_mutex_t lock;        /* what stands below; any thread */

@@ -13,7 +13,8 @@
 
 #define ACCEPT_RETRY_MS 1000u
 #define FLUSH_BYTES_MAX (1u << 20)
-#define GATHER_BYTES_MAX (64u * 1024u)
+#define GATHER_SHIFT_MIN 12u /* 4 KiB */
+#define GATHER_SHIFT_MAX 18u /* 256 KiB */
 
 static rt_node *node_of_route(rt_route *r) { return RT_CONTAINER_OF(r, rt_node, route); }
 
@@ -56,7 +57,8 @@ static int gathered(rt_node *n, rt_peer *p, const rt_queued *queued)
     rt_driver *d = rt_driver_mark(n, p);
     if (RT_UNLIKELY(!d)) return RT_OK; /* without memory for the list the next tick writes the queue */
     /* Once for each so many that a turn gathers, whether or not the socket takes them. */
-    if (queued->before / GATHER_BYTES_MAX != (queued->before + queued->taken) / GATHER_BYTES_MAX) {
+    uint32_t shift = n->gather_shift;
+    if (queued->before >> shift != (queued->before + queued->taken) >> shift) {
         int rc = rt_outq_write(&p->out, FLUSH_BYTES_MAX);
         if (rc == RT_OK) check_soft(n, p);
         else if (rc != RT_ENOTCONN) rt_driver_kick(n, p);
@@ -331,6 +333,9 @@ int rt_node_new(const rt_node_config *config, rt_node **out)
     n->cookie_n = config->cookie.n;
     if (n->cookie_n) memcpy(n->cookie, config->cookie.p, n->cookie_n);
     r->limits = config->limits;
+    /* Written well before `drain` would wait, or a send be refused, for want of writing. */
+    n->gather_shift = GATHER_SHIFT_MAX;
+    while (n->gather_shift > GATHER_SHIFT_MIN && 4u << n->gather_shift > r->limits.queue_bytes_soft) n->gather_shift--;
     r->relay = config->relay;
     r->kick = kick;
     r->overflow = overflow;

@@ -244,9 +244,11 @@ def queued(node: Node) -> int:
     return int(node.stats()[0]["queued_bytes"])
 
 
-async def test_what_a_turn_gathers_is_written_in_large_pieces(pair: Pair) -> None:
-    """Not at every drain, but at 64 KiB and at the end of the turn."""
-    async with pair() as (a, b):
+@pytest.mark.parametrize("soft", [1 << 20, 256 << 10])
+async def test_what_a_turn_gathers_is_written_in_large_pieces(pair: Pair, soft: int) -> None:
+    """Not at every drain, but at a quarter of the soft limit, up to 256 KiB, and at the end of
+    the turn."""
+    async with pair(limits={"queue_bytes_soft": soft}) as (a, b):
         box = b.mailbox("in")
         await a.connect(b.name)
         for _ in range(20):  # a thread writes too, 5 ms later
@@ -256,7 +258,7 @@ async def test_what_a_turn_gathers_is_written_in_large_pieces(pair: Pair) -> Non
             gathered = queued(a)
             for _ in range(50):
                 a.send(("in", b.name), bytes(1000))
-            assert queued(a) < 10_000
+            left = queued(a)
             await asyncio.sleep(0)
             assert queued(a) == 0
             got = 0
@@ -265,6 +267,7 @@ async def test_what_a_turn_gathers_is_written_in_large_pieces(pair: Pair) -> Non
             if gathered > 18_000:
                 break
         assert 18_000 < gathered < 21_000
+        assert left < 10_000 if soft < 1 << 20 else left > 65_000
 
 
 async def test_an_inline_node_writes_at_each_drain(pair: Pair) -> None:
