@@ -37,7 +37,7 @@ def _measure(
 ) -> report.Document:
     document = report.Document(name)
     # Longer than one to one: senders begin one after the other, and the last one ends alone.
-    seconds = 0.015 if quick else 1.0
+    seconds = 0.015 if quick else 0.5
     with Stage() as stage:
 
         def flow(system: System) -> Flow:
@@ -76,14 +76,14 @@ def _measure(
 
 
 def fan_in(
-    quick: bool, say: report.Say, *, count: int = 11, wanted: report.Wanted = report.everything
+    quick: bool, say: report.Say, *, count: int = 21, wanted: report.Wanted = report.everything
 ) -> report.Document:
     path = f"{MANY} senders to one process"
     return _measure("fanin", path, quick, say, count, wanted, senders=MANY)
 
 
 def fan_out(
-    quick: bool, say: report.Say, *, count: int = 11, wanted: report.Wanted = report.everything
+    quick: bool, say: report.Say, *, count: int = 21, wanted: report.Wanted = report.everything
 ) -> report.Document:
     path = f"one sender to {MANY} nodes of {BOXES} processes"
     return _measure("fanout", path, quick, say, count, wanted, receivers=MANY, boxes=BOXES)
