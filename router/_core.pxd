@@ -127,7 +127,7 @@ cdef extern from "router.h" nogil:
     rt_slice rt_process_reason(rt_process *p)
     bint rt_process_alive(const rt_process *p)
     void rt_process_release(rt_registry *r, rt_process *p)
-    rt_message *rt_process_pop(rt_process *p)
+    rt_message *rt_process_pop(rt_registry *r, rt_process *p)
     int rt_registry_register(rt_registry *r, rt_slice name, rt_pid pid)
     int rt_registry_unregister(rt_registry *r, rt_slice name)
     rt_pid rt_registry_whereis(rt_registry *r, rt_slice name)

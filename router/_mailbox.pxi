@@ -187,7 +187,7 @@ cdef class MailboxCore:
             failed, self.failed = self.failed, None
             raise failed
         self.alive()
-        m = rt_process_pop(self.ptr)
+        m = rt_process_pop(self.node.route.registry, self.ptr)
         if m == NULL:
             return _EMPTY
         if self.pausing:
@@ -212,7 +212,7 @@ cdef class MailboxCore:
         self.alive()
         try:
             while count < most:
-                m = rt_process_pop(self.ptr)
+                m = rt_process_pop(self.node.route.registry, self.ptr)
                 if m == NULL:
                     break
                 # As `decode` does, in fewer calls: small messages are most of what comes.

@@ -47,7 +47,7 @@ BENCH uint64_t box_single(void *context, uint64_t n)
     for (uint64_t i = 0; i < n; i++) {
         rt_chain again = {m, m, 1, 8};
         right += rt_registry_push(b->registry, m->target, &again, NULL) == RT_OK &&
-                 rt_process_pop(b->process) == m;
+                 rt_process_pop(b->registry, b->process) == m;
     }
     rt_message_free(m);
     return right;
@@ -74,7 +74,7 @@ BENCH uint64_t box_batch(void *context, uint64_t n)
             m[i]->link.next = &m[i - 1]->link;
         if (rt_registry_push(b->registry, m[0]->target, &again, NULL) < 0) return right;
         for (uint32_t i = 0; i < BATCH; i++)
-            right += rt_process_pop(b->process) == m[i];
+            right += rt_process_pop(b->registry, b->process) == m[i];
     }
     for (uint32_t i = 0; i < BATCH; i++)
         rt_message_free(m[i]);
@@ -91,7 +91,7 @@ BENCH uint64_t message_life(void *context, uint64_t n)
         rt_message *m = must(rt_chain_add(&chain, b->process->self, 64));
         memset(rt_message_data(m), 'j', 64);
         if (rt_registry_push(b->registry, m->target, &chain, NULL) < 0) break;
-        m = rt_process_pop(b->process);
+        m = rt_process_pop(b->registry, b->process);
         right += m != NULL;
         rt_message_free(m);
     }
@@ -142,7 +142,7 @@ BENCH uint64_t box_produce(void *context, uint64_t n, uint32_t producers, uint64
     }
     uint64_t spent = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - begin;
     pthread_barrier_destroy(&start);
-    for (rt_message *m; (m = rt_process_pop(b->process)); got++)
+    for (rt_message *m; (m = rt_process_pop(b->registry, b->process)); got++)
         rt_message_free(m);
     return got == *pushed ? spent : 0;
 }

@@ -103,7 +103,7 @@ BENCH uint64_t wire_packet(void *context, const uint8_t *p, uint64_t n)
         rt_inbound_packet(&w->inbound, w->peer, w->packet.p, n) < 0)
         return 0;
     rt_inbound_flush(&w->inbound);
-    rt_message *m = rt_process_pop(w->process);
+    rt_message *m = rt_process_pop(w->route.registry, w->process);
     uint64_t right = m != NULL;
     rt_message_free(m);
     return right;
@@ -177,7 +177,7 @@ BENCH uint64_t wire_inbound(void *context, uint64_t n)
         for (; done < stop; done++)
             if (rt_inbound_packet(&w->inbound, w->peer, w->packet.p, w->packet.n) < 0) return right;
         rt_inbound_flush(&w->inbound);
-        for (rt_message *m; (m = rt_process_pop(w->process)); right++)
+        for (rt_message *m; (m = rt_process_pop(w->route.registry, w->process)); right++)
             rt_message_free(m);
     }
     return right;

@@ -349,7 +349,7 @@ rt_driver *rt_session_hand_over(rt_session *l)
 {
     rt_node *n = l->node;
     if (l->state != RT_SESSION_UP || l->away) return NULL;
-    RT_ASSERT(!n->control->inbound.chain.first); /* each read ends with a push */
+    RT_ASSERT(!n->control->inbound.shares); /* each read ends with a push */
     /* What is held back is resumed by the driver that holds it. */
     if (rt_holds_any(n->control, l->peer)) return NULL;
     /* The control carries it still. It has more to do: among equals it is the last. */

@@ -238,8 +238,8 @@ RT_APART int admit_within(rt_mailbox *mb, uint32_t generation, rt_chain *chain,
     return RT_OK;
 }
 
-int rt_mailbox_push_to(rt_mailbox *mb, uint32_t generation, rt_chain *chain,
-                       const rt_room *extra, bool *over) {
+int rt_mailbox_put(rt_mailbox *mb, uint32_t generation, rt_chain *chain, const rt_room *extra,
+                   bool *over) {
     uint32_t admitted;
     int rc;
     /* Acquire: partner of the release in rt_mailbox_limit; the limits follow. */
@@ -256,13 +256,14 @@ int rt_mailbox_push_to(rt_mailbox *mb, uint32_t generation, rt_chain *chain,
     rt_pile_push(&mb->pile, &chain->first->link, &chain->last->link);   /* step 3; C */
     memset(chain, 0, sizeof *chain);
     RT_MAILBOX_PAUSE();
-    rt_ready_fire(&mb->ready);                                          /* D */
     return RT_OK;
 }
 
 int rt_mailbox_push(rt_mailbox *mb, rt_chain *chain, bool *over) {
     if (!chain->first) return RT_OK;
-    return rt_mailbox_push_to(mb, (uint32_t)(chain->first->target >> 32), chain, NULL, over);
+    int rc = rt_mailbox_put(mb, (uint32_t)(chain->first->target >> 32), chain, NULL, over);
+    if (rc == RT_OK) rt_mailbox_wake(mb);                               /* D */
+    return rc;
 }
 
 rt_message *rt_mailbox_pop(rt_mailbox *mb) {

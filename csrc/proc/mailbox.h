@@ -114,10 +114,11 @@ uint64_t rt_mailbox_counted_bytes(const rt_mailbox *mb);    /* see M5 */
 uint64_t rt_mailbox_waiting_bytes(const rt_mailbox *mb);
 uint32_t rt_mailbox_dropped(const rt_mailbox *mb);  /* refused by a limit */
 
-/* For the registry. With `extra` the chain is a signal: it passes the limits by that
- * much, whatever the policy, and beyond is RT_EFULL. */
-int rt_mailbox_push_to(rt_mailbox *mb, uint32_t generation, rt_chain *chain,
-                       const rt_room *extra, bool *over);
+/* For the registry: a push that does not wake; the caller does, then. With `extra` the
+ * chain is a signal: it passes the limits by that much, whatever the policy, and beyond
+ * is RT_EFULL. */
+int rt_mailbox_put(rt_mailbox *mb, uint32_t generation, rt_chain *chain, const rt_room *extra,
+                   bool *over);
 /* Ends alive and open at once, without waking; returns false when it was dead
  * or of another generation. */
 bool rt_mailbox_end(rt_mailbox *mb, uint32_t generation);

@@ -14,6 +14,8 @@
 #include "proc/registry.h"
 
 #include <pthread.h>
+#include <sched.h>
+#include <time.h>
 
 #include "base/alloc.h"
 #include "base/limits.h"
@@ -22,6 +24,8 @@
 
 #define LOOK_AHEAD 16u                 /* ids */
 #define SWEEP 4u                       /* slots in limbo tried by each new and release */
+#define LOOKS_AWAKE 1000u              /* some microseconds */
+#define NAP_NS 20000
 
 _Static_assert(sizeof(void *) != 8 || sizeof(rt_process) == 128, "two cache lines a process");
 _Static_assert(offsetof(rt_process, mailbox) == 0, "a mailbox is its process");
@@ -43,6 +47,8 @@ struct rt_registry {
     rt_slots slots;
     rt_names *names;
     _Atomic uint32_t owed;            /* slots in limbo that wait for messages; nearly always 0 */
+    /* Written by who pushes together, read by who pops. */
+    _Alignas(RT_CACHE_LINE) _Atomic uint32_t together;
     /* Writers. */
     _Alignas(RT_CACHE_LINE) pthread_mutex_t lock;
     slot_list limbo;
@@ -200,20 +206,58 @@ void rt_registry_lookup_many(rt_registry *r, const rt_pid *pids, size_t n, int64
     }
 }
 
+/* After a push: for those who have been released with it on its way. */
+RT_INLINE void pushed(rt_registry *r) {
+    /* seq_cst: after the exchange on the pile; partner of the RMW in release. */
+    if (RT_LIKELY(!atomic_load_explicit(&r->owed, memory_order_seq_cst))) return;
+    lock(r);
+    sweep_locked(r, r->limbo.count);
+    unlock(r);
+}
+
 static int push(rt_registry *r, rt_pid pid, rt_chain *chain, const rt_room *extra, bool *over) {
     rt_process *p = slot_of(r, (uint32_t)pid);
     int rc;
     if (!p) return RT_ENOENT;
     RT_ASSERT(!chain->first || chain->first->target == pid);
-    rc = rt_mailbox_push_to(&p->mailbox, serial_of(pid), chain, extra, over);
+    rc = rt_mailbox_put(&p->mailbox, serial_of(pid), chain, extra, over);
     if (rc < 0) return rc;
-    /* seq_cst: after the exchange on the pile; partner of the RMW in release. */
-    if (RT_UNLIKELY(atomic_load_explicit(&r->owed, memory_order_seq_cst))) {
-        lock(r);
-        sweep_locked(r, r->limbo.count);
-        unlock(r);
-    }
+    rt_mailbox_wake(&p->mailbox);
+    pushed(r);
     return RT_OK;
+}
+
+/* Why nobody sees a part. `together` is raised before the first of the pushes and lowered after the
+ * last. Who takes one of these messages from a pile looks at it then, and gives nothing away before
+ * it is 0: so whoever knows of a message, having popped it or been told by one who has, knows it
+ * after all of them have been pushed. All that is done to `together` are RMWs: to see it lowered by
+ * another is to see what was pushed before that as well. */
+void rt_registry_push_together(rt_registry *r, rt_share *shares, size_t n) {
+    /* Relaxed: published by the pushes, which are releases. */
+    if (n > 1) atomic_fetch_add_explicit(&r->together, 1, memory_order_relaxed);
+    for (rt_share *s = shares; s < shares + n; s++) {
+        rt_process *p = slot_of(r, (uint32_t)s->to);
+        RT_ASSERT(!s->chain.first || s->chain.first->target == s->to);
+        s->bytes = s->chain.bytes;
+        s->over = false;
+        s->rc = p ? rt_mailbox_put(&p->mailbox, serial_of(s->to), &s->chain, NULL, &s->over)
+                  : RT_ENOENT;
+    }
+    /* Release: partner of the acquire in await_together. */
+    if (n > 1) atomic_fetch_sub_explicit(&r->together, 1, memory_order_release);
+    for (rt_share *s = shares; s < shares + n; s++)
+        if (s->rc == RT_OK) rt_mailbox_wake(&slot_of(r, (uint32_t)s->to)->mailbox);
+    pushed(r);
+}
+
+/* Pushing takes some hundred nanoseconds, longer where a full box drops what came; or the thread
+ * that pushes is suspended, and may need this processor. */
+RT_APART void await_together(rt_registry *r) {
+    for (uint32_t looks = 0; atomic_load_explicit(&r->together, memory_order_acquire); looks++) {
+        if (looks < LOOKS_AWAKE) rt_cpu_relax();
+        else if (looks < 2 * LOOKS_AWAKE) sched_yield();
+        else nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
+    }
 }
 
 int rt_registry_push(rt_registry *r, rt_pid pid, rt_chain *chain, bool *over) {
@@ -291,9 +335,12 @@ void rt_process_release(rt_registry *r, rt_process *p) {
     unlock(r);
 }
 
-rt_message *rt_process_pop(rt_process *p) {
+rt_message *rt_process_pop(rt_registry *r, rt_process *p) {
+    RT_ASSERT(!p->mailbox.head || ((rt_message *)p->mailbox.head)->target == p->self);
+    if (p->mailbox.head) return rt_mailbox_pop(&p->mailbox); /* taken before */
     rt_message *m = rt_mailbox_pop(&p->mailbox);
-    RT_ASSERT(!m || m->target == p->self);
+    if (m && RT_UNLIKELY(atomic_load_explicit(&r->together, memory_order_acquire)))
+        await_together(r);
     return m;
 }
 

@@ -11,8 +11,8 @@
  * in the mailbox is freed, and the slot with it). A slot
  * whose mailbox still waits for an admitted push on its way waits in limbo, and
  * is freed by whoever comes by later, at the latest by that push. So each
- * suspended producer holds back at most the one slot it is pushing to; readers
- * hold back nothing.
+ * suspended producer holds back at most the slots it is pushing to, and if these are
+ * several those who pop what came in that moment; readers hold back nothing.
  *
  * Invariants:
  *   R1 a slot's generation grows with each process, by one unless its segment was given
@@ -25,7 +25,7 @@
  *   operation                     | may run with | needs
  *   lookup(_many), whereis,       | everything   | nothing; writes no shared line
  *   name_of                       |              |
- *   push                          | everything   | nothing; the lock only while a
+ *   push, push_together           | everything   | nothing; the lock only while a
  *                                 |              | slot in limbo waits for pushes
  *   new, exit, register,          | everything   | nothing; a short lock among
  *   unregister, each, each_name   |              | themselves
@@ -75,6 +75,17 @@ void rt_registry_lookup_many(rt_registry *r, const rt_pid *pids, size_t n, int64
 /* Looks up and pushes. RT_ENOENT when there is no such process (the chain stays
  * the caller's), else as rt_mailbox_push. */
 int rt_registry_push(rt_registry *r, rt_pid pid, rt_chain *chain, bool *over);
+/* What of several chains is for one process, and what became of it. */
+typedef struct rt_share {
+    rt_pid to;
+    rt_chain chain;
+    uint64_t bytes;     /* of the chain, as it was pushed */
+    int rc;             /* as of rt_registry_push */
+    bool over;
+} rt_share;
+/* The same with each of n shares, each for another process, in their order, and so that nobody who
+ * pops gets a message of one of them before all are there. */
+void rt_registry_push_together(rt_registry *r, rt_share *shares, size_t n);
 /* The same for a signal: it passes the box's limits by `extra`. Beyond that RT_EFULL,
  * whatever the box's policy; the caller closes it. */
 int rt_registry_signal(rt_registry *r, rt_pid pid, rt_chain *chain, const rt_room *extra);
@@ -88,8 +99,9 @@ bool rt_process_alive(const rt_process *p);   /* owner only */
 /* Frees the slot of a process of one's own that has exited. Its ready entry will
  * not be given out by a notifier any more. */
 void rt_process_release(rt_registry *r, rt_process *p);
-/* Pops for the owner: like rt_mailbox_pop. */
-rt_message *rt_process_pop(rt_process *p);
+/* Pops for the owner: like rt_mailbox_pop. What is new is given when nobody is pushing together any
+ * more: see there. That takes a microsecond, unless a thread is suspended in it. */
+rt_message *rt_process_pop(rt_registry *r, rt_process *p);
 
 /* RT_EEXIST: the name is taken, or the process has one. RT_ENOENT: it is dead. */
 int rt_registry_register(rt_registry *r, rt_slice name, rt_pid pid);

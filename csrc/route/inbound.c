@@ -18,7 +18,7 @@
 #include "term/utf8.h"
 #include "term/write.h"
 
-#define CHAIN_BYTES_MAX (256u * 1024u)
+#define GATHERED_BYTES_MAX (256u * 1024u)
 
 void rt_inbound_init(rt_inbound *in, rt_route *route)
 {
@@ -28,7 +28,7 @@ void rt_inbound_init(rt_inbound *in, rt_route *route)
 
 void rt_inbound_fini(rt_inbound *in)
 {
-    rt_chain_free(&in->chain);
+    for (uint32_t i = 0; i < in->shares; i++) rt_chain_free(&in->share[i].chain);
     rt_stock_fini(&in->stock);
     rt_buf_fini(&in->control);
     rt_buf_fini(&in->payload);
@@ -41,28 +41,64 @@ static void count(_Atomic uint64_t *counter, uint64_t n)
     rt_count_locked(counter, n); /* the driver is the only writer */
 }
 
+/* Counts what a push refused; true when the owner of the box has to hear of it. */
+static bool settle(rt_peer *from, rt_share *s)
+{
+    if (s->rc < 0) {
+        count(&from->count.dropped_in, s->chain.count);
+        rt_chain_free(&s->chain);
+    }
+    return s->over || s->rc == RT_EFULL;
+}
+
 void rt_inbound_flush(rt_inbound *in)
 {
-    if (!in->chain.first) return;
-    bool over = false;
-    rt_chain chain = in->chain;
-    memset(&in->chain, 0, sizeof in->chain);
-    uint64_t bytes = chain.bytes;
-    uint32_t messages = chain.count;
-    int rc = rt_registry_push(in->route->registry, in->chain_to, &chain, &over);
-    if (rc < 0) {
-        rt_chain_free(&chain);
-        count(&in->chain_from->count.dropped_in, messages);
+    struct { rt_pid to; uint64_t bytes; bool close; } full[RT_INBOUND_SHARES];
+    uint32_t n = in->shares, k = 0;
+    rt_peer *from = in->from;
+    if (!n) return;
+    rt_registry_push_together(in->route->registry, in->share, n);
+    for (rt_share *s = in->share; s < in->share + n; s++) {
+        if (RT_LIKELY(!settle(from, s))) continue;
+        full[k].to = s->to;
+        full[k].bytes = s->bytes;
+        full[k++].close = s->rc == RT_EFULL;
     }
-    if (over || rc == RT_EFULL)
-        in->route->overflow(in->route, in->chain_from, in->chain_to, rc == RT_EFULL, bytes);
+    in->shares = 0;
+    in->bytes = 0;
+    in->now = NULL;
+    /* Last, for it may end connections, and their successors bring packets. */
+    for (uint32_t i = 0; i < k; i++)
+        in->route->overflow(in->route, from, full[i].to, full[i].close, full[i].bytes);
+}
+
+/* Where messages for that process are gathered. */
+static rt_share *turn_to(rt_inbound *in, rt_peer *peer, rt_pid to)
+{
+    uint32_t place = (uint32_t)to, i;
+    for (;; place++) {
+        place %= 2 * RT_INBOUND_SHARES;
+        i = in->found_at[place];
+        if (i >= in->shares || in->place[i] != place) break;
+        if (RT_LIKELY(in->share[i].to == to)) return &in->share[i];
+    }
+    if (RT_UNLIKELY(in->shares == RT_INBOUND_SHARES)) {
+        rt_inbound_flush(in);
+        return turn_to(in, peer, to); /* all places are free */
+    }
+    i = in->shares++;
+    in->found_at[place] = (uint8_t)i;
+    in->place[i] = (uint8_t)place;
+    in->from = peer;
+    in->share[i] = (rt_share){.to = to};
+    return &in->share[i];
 }
 
 _Static_assert(RT_MESSAGE_HEADROOM == RT_FRAGMENTS_HEADROOM, "for a message's head");
 
 /* A large payload that was put together from fragments becomes the message as it stands,
  * unless atoms had to be put into it. */
-static bool take_over(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
+static bool take_over(rt_inbound *in, rt_peer *peer, rt_share *share, rt_slice payload)
 {
     rt_buf *b = in->assembled;
     if (!b || payload.p != b->p + RT_FRAGMENTS_HEADROOM) return false;
@@ -72,23 +108,23 @@ static bool take_over(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload
     uint8_t *p = cap < b->cap ? rt_realloc(b->p, cap) : b->p;
     if (!p) return false;
     *b = (rt_buf)RT_BUF_INIT;
-    rt_chain_adopt(&in->chain, to, p, cap, (uint32_t)payload.n, peer->pool);
+    rt_chain_adopt(&share->chain, share->to, p, cap, (uint32_t)payload.n, peer->pool);
     return true;
 }
 
 /* Gathers a message for a local process that was there a moment ago. */
 static int add(rt_inbound *in, rt_peer *peer, rt_pid to, rt_slice payload)
 {
-    if (in->chain.first && (in->chain_to != to || in->chain.bytes > CHAIN_BYTES_MAX))
-        rt_inbound_flush(in);
     if (payload.n > UINT32_MAX) return RT_ELIMIT;
-    if (!take_over(in, peer, to, payload)) {
-        rt_message *m = rt_chain_add_from(&in->chain, &in->stock, to, (uint32_t)payload.n);
-        if (!m) return RT_ENOMEM;
-        memcpy(rt_message_data(m), payload.p, payload.n);
-    }
-    in->chain_to = to;
-    in->chain_from = peer;
+    if (in->bytes > GATHERED_BYTES_MAX) rt_inbound_flush(in);
+    if (!in->now || in->now->to != to) in->now = turn_to(in, peer, to);
+    RT_ASSERT(in->from == peer);
+    rt_share *share = in->now;
+    in->bytes += payload.n;
+    if (take_over(in, peer, share, payload)) return RT_OK;
+    rt_message *m = rt_chain_add_from(&share->chain, &in->stock, to, (uint32_t)payload.n);
+    if (!m) return RT_ENOMEM;
+    memcpy(rt_message_data(m), payload.p, payload.n);
     return RT_OK;
 }
 

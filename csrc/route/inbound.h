@@ -12,12 +12,19 @@
 #include "base/buf.h"
 #include "route/repeat.h"
 
+/* For how many processes messages are gathered until they are pushed. */
+#define RT_INBOUND_SHARES 32u
+
 typedef struct rt_inbound {
     rt_route *route;
-    rt_chain chain;        /* messages of one destination, not yet pushed */
-    rt_pid chain_to;
-    rt_peer *chain_from;
-    rt_stock stock;        /* of the blocks of its messages */
+    rt_share *now;         /* has the last message; NULL: nothing is gathered */
+    rt_peer *from;         /* whose messages these are */
+    uint64_t bytes;        /* of their terms */
+    uint32_t shares;       /* of `share`, in the order in which they began: one for each process */
+    rt_share share[RT_INBOUND_SHARES];
+    uint8_t place[RT_INBOUND_SHARES];   /* of each in `found_at`, a hash table of shares; a place */
+    uint8_t found_at[2 * RT_INBOUND_SHARES];    /* is taken if its share says that it has it */
+    rt_stock stock;        /* of the blocks of their messages */
     rt_buf control;        /* expanded control tuple */
     rt_buf payload;        /* expanded payload */
     rt_buf ident[2];       /* canonical from and reference */
@@ -35,7 +42,8 @@ int rt_inbound_packet(rt_inbound *in, rt_peer *peer, const uint8_t *p, size_t n)
  * is called when they are there. */
 uint8_t *rt_inbound_place(rt_peer *peer, const uint8_t *p, size_t n, size_t whole);
 int rt_inbound_placed(rt_inbound *in, rt_peer *peer);
-/* Pushes what is gathered; at the end of each read. */
+/* Pushes what is gathered, so that nobody sees a message before those that came before it; at the
+ * end of each read. */
 void rt_inbound_flush(rt_inbound *in);
 
 #endif

@@ -82,7 +82,7 @@ static inline UNUSED void expect(rt_process *box, const char *tag, uint8_t value
 {
     uint8_t want[64] = {RT_TAG_SMALL_TUPLE, 2, RT_TAG_SMALL_ATOM_UTF8, (uint8_t)strlen(tag)};
     size_t n = 4 + strlen(tag);
-    rt_message *m = rt_process_pop(box);
+    rt_message *m = rt_mailbox_pop(&box->mailbox);
     memcpy(want + 4, tag, strlen(tag));
     want[n++] = RT_TAG_SMALL_INTEGER;
     want[n++] = value;
@@ -92,7 +92,7 @@ static inline UNUSED void expect(rt_process *box, const char *tag, uint8_t value
     rt_message_free(m);
 }
 
-static inline UNUSED void expect_nothing(rt_process *box) { CHECK(rt_process_pop(box) == NULL); }
+static inline UNUSED void expect_nothing(rt_process *box) { CHECK(rt_mailbox_pop(&box->mailbox) == NULL); }
 
 static inline UNUSED uint64_t dropped(const rt_peer *p) { return p->count.dropped_in; }
 

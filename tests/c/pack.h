@@ -150,7 +150,7 @@ static inline UNUSED int read_all(pair *t)
 /* The number of the next message of a process, or -1. */
 static inline UNUSED int64_t next(pair *t, int box)
 {
-    rt_message *m = rt_process_pop(t->box[box]);
+    rt_message *m = rt_mailbox_pop(&t->box[box]->mailbox);
     if (!m) return -1;
     const uint8_t *p = rt_message_data(m);
     uint32_t number = rt_load_u32(p + 3);

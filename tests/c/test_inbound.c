@@ -145,7 +145,7 @@ static void test_blocks_serve_again(void)
     CHECK_INT(n.in.stock.slabs, 1);
     put_send(&b, KNOWN, n.box->self, 9);
     CHECK_INT(feed(&n, p, &b), RT_OK);
-    rt_message *m = rt_process_pop(n.box);
+    rt_message *m = rt_mailbox_pop(&n.box->mailbox);
     for (int i = 0; i < BOXES; i++) end_box(&n, box[i]);
     rt_buf_fini(&b);
     node_close(&n);
@@ -414,7 +414,7 @@ static void test_fragments(void)
             for (int atom = 0; atom < 2; atom++) {
                 put_large(&term, sizes[i], atom);
                 CHECK_INT(feed_parts(&n, p, &term, parts[j], ++seq), RT_OK);
-                rt_message *m = rt_process_pop(n.box);
+                rt_message *m = rt_mailbox_pop(&n.box->mailbox);
                 if (!CHECK(m != NULL)) continue;
                 size_t more = atom ? 5 : 0; /* "event" takes the place of the reference */
                 CHECK_INT(m->n, term.n + more);
@@ -449,7 +449,7 @@ static void test_large_memory_serves_again(void)
     for (uint64_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         put_large(&term, sizes[i], false);
         CHECK_INT(feed_parts(&n, p, &term, 1 << 16, i + 1), RT_OK);
-        m = rt_process_pop(n.box);
+        m = rt_mailbox_pop(&n.box->mailbox);
         if (!CHECK(m != NULL)) return;
         CHECK_INT(m->n, term.n);
         CHECK_BYTES(rt_message_data(m), term.p, term.n);
@@ -460,7 +460,7 @@ static void test_large_memory_serves_again(void)
     /* Waiting, it is not given to others. */
     put_large(&term, 300000, false);
     CHECK_INT(feed_parts(&n, p, &term, 1 << 16, 99), RT_OK);
-    rt_message *other = rt_process_pop(n.box);
+    rt_message *other = rt_mailbox_pop(&n.box->mailbox);
     CHECK(other != NULL && other != m);
     node_close(&n);
     rt_message_free(m);
@@ -486,7 +486,7 @@ static void test_fragments_without_memory(void)
         if (rc == RT_OK) rc = rt_inbound_packet(&n.in, p, last.p, last.n);
         rt_alloc_fail_after(-1);
         rt_inbound_flush(&n.in);
-        rt_message *m = rt_process_pop(n.box);
+        rt_message *m = rt_mailbox_pop(&n.box->mailbox);
         CHECK(rc == RT_ENOMEM ? m == NULL : rc == RT_OK && m != NULL && m->n == term.n);
         rt_message_free(m);
         rt_buf_fini(&b);
@@ -513,7 +513,7 @@ static void test_no_memory(void)
         int rc = rt_inbound_packet(&n.in, p, b.p, b.n);
         rt_alloc_fail_after(-1);
         rt_inbound_flush(&n.in);
-        rt_message *m = rt_process_pop(n.box);
+        rt_message *m = rt_mailbox_pop(&n.box->mailbox);
         CHECK(rc == RT_ENOMEM ? m == NULL : rc == RT_OK && m != NULL);
         rt_message_free(m);
         if (rc == RT_OK && p->repeats && p->repeats->last) break; /* nothing failed any more */
@@ -568,7 +568,7 @@ static void test_memory_makes_no_difference(void)
             CHECK_INT(feed(&theirs, q, &b), RT_OK);
         }
         for (;;) {
-            rt_message *m = rt_process_pop(mine.box), *k = rt_process_pop(theirs.box);
+            rt_message *m = rt_mailbox_pop(&mine.box->mailbox), *k = rt_mailbox_pop(&theirs.box->mailbox);
             CHECK(!m == !k);
             if (m && k) {
                 CHECK_INT(m->n, k->n);

@@ -90,11 +90,11 @@ static void test_generation(void) {
     open_box(&mb);
     rt_mailbox_limit(&mb, 1, 8, RT_OVERFLOW_DROP);
     add(&c, 1, 8);
-    CHECK_INT(rt_mailbox_push_to(&mb, 6, &c, NULL, NULL), RT_ENOENT);
-    CHECK_INT(rt_mailbox_push_to(&mb, 8, &c, NULL, NULL), RT_ENOENT);
+    CHECK_INT(rt_mailbox_put(&mb, 6, &c, NULL, NULL), RT_ENOENT);
+    CHECK_INT(rt_mailbox_put(&mb, 8, &c, NULL, NULL), RT_ENOENT);
     CHECK_INT(c.count, 1);
     CHECK_INT(rt_mailbox_count(&mb) + rt_mailbox_counted_bytes(&mb) + rt_mailbox_dropped(&mb), 0);
-    CHECK_INT(rt_mailbox_push_to(&mb, 7, &c, NULL, NULL), RT_OK);
+    CHECK_INT(rt_mailbox_put(&mb, 7, &c, NULL, NULL), RT_OK);
     push(&mb, 2, 1, 8, NULL);
     CHECK_INT(rt_mailbox_dropped(&mb), 1);
     CHECK(pop_is(&mb, 1));
@@ -104,7 +104,7 @@ static void test_generation(void) {
     CHECK_INT(rt_mailbox_dropped(&mb), 0);
     for (uint64_t i = 0; i < 5; i++) {
         add(&c, i, 8);
-        CHECK_INT(rt_mailbox_push_to(&mb, 8, &c, NULL, NULL), RT_OK);
+        CHECK_INT(rt_mailbox_put(&mb, 8, &c, NULL, NULL), RT_OK);
     }
     CHECK_INT(rt_mailbox_count(&mb), 5);
     rt_mailbox_fini(&mb);
@@ -169,7 +169,7 @@ static int push_signal(rt_mailbox *mb, uint64_t value, uint32_t n) {
     static const rt_room extra = {2, 100};
     rt_chain c = {0};
     add(&c, value, n);
-    int rc = rt_mailbox_push_to(mb, (uint32_t)(PID >> 32), &c, &extra, NULL);
+    int rc = rt_mailbox_put(mb, (uint32_t)(PID >> 32), &c, &extra, NULL);
     rt_chain_free(&c);
     return rc;
 }

@@ -5,7 +5,7 @@ static void pause_here(void);
 #define rt_mailbox_open steps_open
 #define rt_mailbox_fini steps_fini
 #define rt_mailbox_push steps_push
-#define rt_mailbox_push_to steps_push_to
+#define rt_mailbox_put steps_put
 #define rt_mailbox_pop steps_pop
 #define rt_mailbox_any steps_any
 #define rt_mailbox_arm steps_arm

@@ -72,7 +72,7 @@ static void put_cast(rt_buf *b, const cast *c, rt_pid to, uint8_t value)
 
 static void expect_unread(rt_process *box, const char *starts)
 {
-    rt_message *m = rt_process_pop(box);
+    rt_message *m = rt_mailbox_pop(&box->mailbox);
     if (!CHECK(m != NULL)) return;
     CHECK_BYTES(rt_message_data(m), starts, strlen(starts));
     rt_message_free(m);
@@ -182,7 +182,7 @@ static void test_multicast_that_is_broken(void)
                 rt_peer_down(t.p);
                 CHECK_INT(rt_peer_up(t.p, RT_FLAGS_OURS, 1, &t.n.route.limits), RT_OK);
             }
-            for (rt_message *m; (m = rt_process_pop(t.n.box));) {
+            for (rt_message *m; (m = rt_mailbox_pop(&t.n.box->mailbox));) {
                 rt_scan scan = {.depth_max = 100};
                 CHECK_INT(rt_term_scan(rt_message_data(m), m->n, &scan), m->n);
                 rt_message_free(m);
@@ -215,7 +215,7 @@ static void test_multicast_without_memory(void)
         rt_alloc_fail_after(-1);
         CHECK(rc == RT_OK || rc == RT_ENOMEM);
         failed += rc == RT_ENOMEM;
-        rt_message *m = rt_process_pop(q), *k = rt_process_pop(t.n.box);
+        rt_message *m = rt_mailbox_pop(&q->mailbox), *k = rt_mailbox_pop(&t.n.box->mailbox);
         if (rc == RT_OK) CHECK(m && k);
         rt_message_free(m);
         rt_message_free(k);

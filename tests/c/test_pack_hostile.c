@@ -162,7 +162,7 @@ static void same_boxes(pair *a, pair *b)
 {
     for (int k = 0; k < BOXES; k++) {
         for (;;) {
-            rt_message *m = rt_process_pop(a->box[k]), *o = rt_process_pop(b->box[k]);
+            rt_message *m = rt_mailbox_pop(&a->box[k]->mailbox), *o = rt_mailbox_pop(&b->box[k]->mailbox);
             CHECK((m == NULL) == (o == NULL));
             if (!m || !o) {
                 if (m) rt_message_free(m);

@@ -285,7 +285,7 @@ static void look_and_feed(storm *s)
 static void empty_boxes(storm *s)
 {
     for (int d = 0; d < DESTS; d++) {
-        for (rt_message *m; (m = rt_process_pop(s->box[d])); s->due_at[d]++, s->delivered++) {
+        for (rt_message *m; (m = rt_mailbox_pop(&s->box[d]->mailbox)); s->due_at[d]++, s->delivered++) {
             const uint8_t *p = rt_message_data(m);
             CHECK(s->due_at[d] < s->due_n[d]);
             CHECK_INT(rt_load_u32(p + 3), s->due[d][2 * s->due_at[d]]);

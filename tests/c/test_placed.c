@@ -63,7 +63,7 @@ static int feed_parts(node *n, rt_peer *p, const rt_buf *b, size_t have, bool *p
 
 static void expect_binary(rt_process *box, size_t n, uint8_t fill)
 {
-    rt_message *m = rt_process_pop(box);
+    rt_message *m = rt_mailbox_pop(&box->mailbox);
     if (!CHECK(m != NULL)) return;
     const uint8_t *p = rt_message_data(m);
     CHECK_INT(m->n, PAYLOAD_HEAD + n);
@@ -275,7 +275,7 @@ static outcome come_to(const rt_buf *packet, size_t n, size_t have, bool before)
     o.messages = p->count.messages_in;
     o.bytes = p->count.bytes_in;
     o.dropped = p->count.dropped_in;
-    for (rt_message *got; (got = rt_process_pop(x.box)) != NULL; rt_message_free(got))
+    for (rt_message *got; (got = rt_mailbox_pop(&x.box->mailbox)) != NULL; rt_message_free(got))
         o.boxed += 1 + got->n + rt_message_data(got)[got->n / 2];
     rt_buf_fini(&m);
     rt_buf_fini(&b);
@@ -321,7 +321,7 @@ static void a_slot_used_and_written_in_one_header(void)
         CHECK_INT(rt_buf_put(&b, SENDER.p, SENDER.n), RT_OK);
         CHECK_INT(rt_buf_put(&b, "w\0R\0a\1", 6), RT_OK);
         CHECK_INT(feed(&n, p, &b), RT_OK);
-        rt_message *m = rt_process_pop(n.box);
+        rt_message *m = rt_mailbox_pop(&n.box->mailbox);
         if (CHECK(m != NULL)) rt_message_free(m);
         /* slot 5 as it is, then "no" */
         put_message(&payload, "in", LARGE, 4);
@@ -331,7 +331,7 @@ static void a_slot_used_and_written_in_one_header(void)
         CHECK_INT(rt_buf_put(&b, "w\0R\0", 4), RT_OK);
         CHECK_INT(rt_buf_put(&b, payload.p + payload.n - LARGE - 5, LARGE + 5), RT_OK);
         CHECK_INT(feed_parts(&n, p, &b, have, NULL), RT_OK);
-        m = rt_process_pop(n.box);
+        m = rt_mailbox_pop(&n.box->mailbox);
         if (!CHECK(m != NULL)) fprintf(stderr, "    have %zu\n", have);
         if (m) rt_message_free(m);
         rt_buf_fini(&b);

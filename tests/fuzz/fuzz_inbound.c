@@ -144,7 +144,7 @@ static void open_node(node *n, uint64_t flags) {
 static void empty_boxes(node *n) {
     for (int i = 1; i <= PROCESSES; i++) {
         rt_message *m;
-        while ((m = rt_process_pop(n->at[i]))) {
+        while ((m = rt_mailbox_pop(&n->at[i]->mailbox))) {
             rt_scan scan = {.depth_max = 100};
             HOLDS(rt_term_scan(rt_message_data(m), m->n, &scan) == (int64_t)m->n);
             rt_message_free(m);
