@@ -335,7 +335,8 @@ int rt_node_new(const rt_node_config *config, rt_node **out)
     r->limits = config->limits;
     /* Written well before `drain` would wait, or a send be refused, for want of writing. */
     n->gather_shift = GATHER_SHIFT_MAX;
-    while (n->gather_shift > GATHER_SHIFT_MIN && 4u << n->gather_shift > r->limits.queue_bytes_soft) n->gather_shift--;
+    while (n->gather_shift > GATHER_SHIFT_MIN && 4u << n->gather_shift > r->limits.queue_bytes_soft)
+        n->gather_shift--;
     r->relay = config->relay;
     r->kick = kick;
     r->overflow = overflow;
