@@ -59,13 +59,15 @@ int rt_conn_open(rt_conn *c, const rt_address *to)
 
 void rt_conn_packets(rt_conn *c) { c->packets = true; }
 
-static void update_interest(rt_conn *c)
+void rt_conn_arm(rt_conn *c)
 {
     if (c->source.fd < 0) return;
     pthread_mutex_lock(&c->out->lock);
     bool more = c->out->bytes > 0;
     pthread_mutex_unlock(&c->out->lock);
-    uint32_t want = (c->paused ? 0 : RT_READABLE) | (more || c->connecting ? RT_WRITABLE : 0);
+    if (more || c->paused) rt_delack_end(c);
+    uint32_t want = (c->paused ? 0 : RT_READABLE) | (more || c->connecting ? RT_WRITABLE : 0) |
+                    (c->delack.on ? RT_EDGE : 0);
     if (want != c->source.interest && rt_poller_modify(c->poller, &c->source, want) < 0)
         rt_conn_close(c, RT_ESYS, errno);
 }
@@ -88,6 +90,7 @@ static void conn_end(rt_conn *c)
 {
     int fd = c->own.fd; /* in no poller between leave and join */
     c->dead = true;
+    rt_delack_stop(c); /* or what is left in the socket makes the kernel break the stream */
     rt_poller_remove(c->poller, &c->source);
     queue_detach(c->out);
     if (c->out != &c->own) queue_detach(&c->own);
@@ -223,7 +226,7 @@ void rt_conn_flush(rt_conn *c)
         return;
     }
     if (rc != RT_ENOTCONN && c->ops->written) c->ops->written(c);
-    if (!c->closing) update_interest(c);
+    if (!c->closing) rt_conn_arm(c);
 }
 
 int rt_conn_send(rt_conn *c, const void *p, size_t n)
@@ -240,12 +243,13 @@ void rt_conn_pause(rt_conn *c, bool on)
 {
     if (c->paused == on || c->closing) return;
     c->paused = on;
-    update_interest(c);
+    rt_conn_arm(c);
 }
 
 void rt_conn_leave(rt_conn *c)
 {
     RT_ASSERT(!c->busy && !c->connecting);
+    rt_delack_stop(c);
     rt_poller_remove(c->poller, &c->source);
 }
 
@@ -274,6 +278,7 @@ static int dispatch(rt_conn *c, const uint8_t *p, size_t n, size_t *used)
         if (len > c->frame_bytes_max) { rc = RT_ELIMIT; break; }
         if (n - at - 4 < len) break;
         c->asked = false;
+        c->delack.large |= len > RT_DELACK_PACKET_MAX;
         rc = c->ops->packet(c, p + at + 4, len);
         if (rc < 0) break;
         at += 4 + len;
@@ -315,6 +320,7 @@ static int keep(rt_conn *c, const uint8_t *p, size_t n)
     }
     size_t len = c->packets && n >= 4 ? rt_load_u32(p) : 0;
     if (c->packets ? len > c->frame_bytes_max : n > LARGE_PACKET) return RT_ELIMIT;
+    c->delack.large |= len > RT_DELACK_PACKET_MAX;
     if (len > RT_CONN_PLACE_MIN && len + 4 <= LARGE_PACKET && n >= 4 + RT_CONN_HEAD && !c->asked &&
         c->ops->place) {
         c->asked = true;
@@ -353,7 +359,16 @@ static int give_placed(rt_conn *c)
 static ssize_t receive(rt_conn *c, size_t start, size_t *room)
 {
     *room = c->into ? AHEAD_BYTES : RT_READ_BUFFER_BYTES - start;
-    if (!c->into) return recv(c->source.fd, c->shared + start, *room, MSG_DONTWAIT);
+    if (!c->into) {
+        int peek = c->delack.on ? MSG_PEEK : 0;
+        ssize_t got = recv(c->source.fd, c->shared + start, *room, MSG_DONTWAIT | peek);
+        if (peek && got > 0) c->delack.held += (size_t)got;
+        return got;
+    }
+    if (c->delack.on) {
+        rt_delack_end(c);
+        rt_conn_arm(c);
+    }
     struct iovec iov[2] = {{c->into, c->into_n}, {c->shared, *room}};
     struct msghdr mh = {.msg_iov = iov, .msg_iovlen = 2};
     *room += c->into_n;
@@ -420,6 +435,7 @@ static void read_some(rt_conn *c)
         more = rt_poller_spend(c->poller, (size_t)(c->bytes_in - before));
     }
     if (c->bytes_in != begin && c->packets && c->ops->batch) c->ops->batch(c);
+    if (!c->closing) rt_delack_note(c, (size_t)(c->bytes_in - begin), rc == RT_AGAIN);
     if (rc < 0 && rc != RT_AGAIN) rt_conn_close(c, rc, c->fail_sys);
 }
 
@@ -433,7 +449,7 @@ static void conn_ready(rt_source *s, uint32_t events)
             rt_conn_close(c, RT_ESYS, sys);
         } else if (events & RT_WRITABLE) {
             c->connecting = false;
-            update_interest(c);
+            rt_conn_arm(c);
             if (!c->closing) c->ops->connected(c);
         }
     } else {

@@ -13,6 +13,7 @@
 
 #include "base/base.h"
 #include "base/outq.h"
+#include "net/delack.h"
 #include "net/poller.h"
 #include "net/socket.h"
 
@@ -20,8 +21,6 @@
 #define RT_CONN_ROUNDS 4
 #define RT_CONN_PLACE_MIN (32u * 1024u)
 #define RT_CONN_HEAD 1024u   /* what a packet begins with before its payload is shorter */
-
-typedef struct rt_conn rt_conn;
 
 typedef struct rt_conn_ops {
     void (*connected)(rt_conn *c);       /* an outgoing connect succeeded */
@@ -53,6 +52,7 @@ struct rt_conn {
     size_t into_n;
     bool placed;             /* in its owner's memory, or else in `partial` */
     bool asked;              /* whether this packet has a place: once */
+    rt_delack delack;
     size_t frame_bytes_max;
     uint64_t bytes_in;
     uint64_t reads;          /* moves with every successful read: liveness */
@@ -70,6 +70,8 @@ void rt_conn_packets(rt_conn *c);
 int rt_conn_use_queue(rt_conn *c, rt_outq *q);
 /* Appends to the queue and writes what the socket takes at once. */
 int rt_conn_send(rt_conn *c, const void *p, size_t n);
+/* Tells the poller what is waited for, as a change demands; may close. */
+void rt_conn_arm(rt_conn *c);
 /* Writes what waits and arms for the rest. */
 void rt_conn_flush(rt_conn *c);
 void rt_conn_pause(rt_conn *c, bool on);             /* stop or resume reading */

@@ -21,6 +21,8 @@ void rt_poller_free(rt_poller *p)
 
 int rt_poller_fd(const rt_poller *p) { return p->ops->fd(p); }
 
+bool rt_poller_edges(const rt_poller *p) { return p->ops->edges; }
+
 int rt_poller_add(rt_poller *p, rt_source *s, int fd, uint32_t interest)
 {
     RT_ASSERT(s->fd < 0);

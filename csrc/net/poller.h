@@ -16,6 +16,7 @@
 #define RT_READABLE 1u
 #define RT_WRITABLE 2u
 #define RT_HANGUP 4u       /* error or hang-up; reported whether asked or not */
+#define RT_EDGE 8u         /* news alone, not what is there still: see rt_poller_edges */
 
 typedef struct rt_source rt_source;
 struct rt_source {
@@ -35,7 +36,8 @@ int rt_poller_usable(enum rt_poller_kind kind);
 int rt_poller_new(rt_poller **out, enum rt_poller_kind kind); /* errors: as of rt_poller_usable */
 void rt_poller_free(rt_poller *p);
 int rt_poller_fd(const rt_poller *p);
-/* Level-triggered. interest may be 0 (only hang-ups). The descriptor does not block: what
+bool rt_poller_edges(const rt_poller *p); /* it knows RT_EDGE: epoll alone */
+/* Level-triggered, without RT_EDGE. interest may be 0 (only hang-ups). The descriptor does not block: what
  * an event says may be over by the time it is given, and epoll guesses: see rt_poller_told. */
 int rt_poller_add(rt_poller *p, rt_source *s, int fd, uint32_t interest);
 int rt_poller_modify(rt_poller *p, rt_source *s, uint32_t interest); /* no call when unchanged */

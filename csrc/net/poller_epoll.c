@@ -27,7 +27,8 @@ static poller *of(rt_poller *p) { return RT_CONTAINER_OF(p, poller, base); }
 
 static uint32_t to_epoll(uint32_t interest)
 {
-    return ((interest & RT_READABLE) ? EPOLLIN : 0u) | ((interest & RT_WRITABLE) ? EPOLLOUT : 0u);
+    return ((interest & RT_READABLE) ? EPOLLIN : 0u) | ((interest & RT_WRITABLE) ? EPOLLOUT : 0u) |
+           ((interest & RT_EDGE) ? EPOLLET : 0u);
 }
 
 static uint32_t from_epoll(uint32_t events)
@@ -165,6 +166,7 @@ static const rt_poller_ops epoll_ops = {
     .wait = epoll_give,
     .leave = epoll_leave,
     .after_fork = epoll_after_fork,
+    .edges = true,
 };
 
 int rt_poller_epoll_new(rt_poller **out)

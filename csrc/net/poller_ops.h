@@ -16,6 +16,7 @@ typedef struct rt_poller_ops {
     int (*wait)(rt_poller *p, uint64_t timeout_ns, int max);
     void (*leave)(rt_poller *p);
     void (*after_fork)(rt_poller *p);
+    bool edges;              /* RT_EDGE */
 } rt_poller_ops;
 
 struct rt_poller {

@@ -327,6 +327,7 @@ static int session_up(rt_session *l)
     drop_attempt(l);
     rc = start_ticks(l);
     if (rc < 0) return rc;
+    rt_delack_start(&l->conn, n->control->engine.timers);
     atomic_store_explicit(&p->count.heard, rt_now(), memory_order_relaxed); /* a counter */
     rt_events_put(&n->events, RT_EVENT_UP, p->name, l->initiator ? 0 : 1, 0, 0, NULL);
     rt_node_tell_watchers(n, "nodeup", p);
@@ -372,6 +373,7 @@ void rt_session_carry(rt_session *l, rt_driver *d)
     l->peer->carried = l;
     int rc = rt_conn_join(&l->conn, d->engine.poller, d->engine.read_buffer);
     if (rc == RT_OK) rc = start_ticks(l);
+    if (rc == RT_OK) rt_delack_start(&l->conn, d->engine.timers);
     if (rc < 0) rt_conn_close(&l->conn, rc, errno);
     else rt_conn_flush(&l->conn); /* may close it */
 }
