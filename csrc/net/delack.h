@@ -6,9 +6,9 @@
  * Threads: the connection's driver.
  * Limits: RT_DELACK_NS, RT_DELACK_BYTES_MAX. It begins with RT_DELACK_READS small reads of a stream
  * to which nothing was written, and ends with a packet over RT_DELACK_PACKET_MAX, with something
- * that waits to be written, with a pause, or when what comes is in few reads, or none. Where the kernel cannot remember how far it
- * was looked (SO_PEEK_OFF of TCP: Linux 6.9), or the poller cannot tell of news alone, nothing is
- * ever held back.
+ * that waits to be written, with a pause, or when what comes is in few reads, or none. Where the
+ * kernel cannot remember how far it was looked (SO_PEEK_OFF of TCP: Linux 6.9), or the poller
+ * cannot tell of news alone, nothing is ever held back.
  * Errors: none. */
 #ifndef RT_NET_DELACK_H
 #define RT_NET_DELACK_H

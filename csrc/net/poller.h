@@ -37,8 +37,9 @@ int rt_poller_new(rt_poller **out, enum rt_poller_kind kind); /* errors: as of r
 void rt_poller_free(rt_poller *p);
 int rt_poller_fd(const rt_poller *p);
 bool rt_poller_edges(const rt_poller *p); /* it knows RT_EDGE: epoll alone */
-/* Level-triggered, without RT_EDGE. interest may be 0 (only hang-ups). The descriptor does not block: what
- * an event says may be over by the time it is given, and epoll guesses: see rt_poller_told. */
+/* Level-triggered, without RT_EDGE. interest may be 0 (only hang-ups). The descriptor does not
+ * block: what an event says may be over by the time it is given, and epoll guesses: see
+ * rt_poller_told. */
 int rt_poller_add(rt_poller *p, rt_source *s, int fd, uint32_t interest);
 int rt_poller_modify(rt_poller *p, rt_source *s, uint32_t interest); /* no call when unchanged */
 /* Safe inside a ready callback, also for other sources of the same batch:
