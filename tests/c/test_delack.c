@@ -630,5 +630,5 @@ static void where_the_kernel_remembers(void)
 }
 
 TESTS(where_the_kernel_remembers, an_older_kernel_holds_nothing, fewer_reads_are_no_stream,
-      nor_is_what_is_answered, nor_are_larger_reads, nor_are_reads_of_nothing, nor_what_comes_slowly,
-      nor_where_no_driver_said_so, io_uring_holds_nothing)
+      nor_is_what_is_answered, nor_are_larger_reads, nor_are_reads_of_nothing,
+      nor_what_comes_slowly, nor_where_no_driver_said_so, io_uring_holds_nothing)
