@@ -279,6 +279,7 @@ static int dispatch(rt_conn *c, const uint8_t *p, size_t n, size_t *used)
         if (n - at - 4 < len) break;
         c->asked = false;
         c->delack.large |= len > RT_DELACK_PACKET_MAX;
+        c->delack.packets++;
         rc = c->ops->packet(c, p + at + 4, len);
         if (rc < 0) break;
         at += 4 + len;

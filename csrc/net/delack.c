@@ -3,8 +3,8 @@
 #include "base/clock.h"
 #include "net/conn.h"
 
-#define RUN_NS (RT_DELACK_READS * RT_MS / 16) /* a run of reads that takes longer is none */
-#define READS_MIN 4u                          /* for what is held, or it ends */
+#define PACKET_NS (RT_SEC / RT_DELACK_PACKETS_PER_S)
+#define VAIN_MAX 1024u
 
 static uint64_t written(rt_conn *c)
 {
@@ -48,17 +48,29 @@ static void finish(rt_conn *c)
  * and is found when nothing else comes. */
 static int wait(rt_delack *d)
 {
-    d->reads = 0;
     return rt_timer_set(d->timers, &d->timer, rt_now() + RT_DELACK_NS);
 }
 
+static void go_on(rt_conn *c, bool worth)
+{
+    take(c);
+    if (!worth || written(c) != c->delack.written || wait(&c->delack) < 0) finish(c);
+}
+
+/* A sender soon stands still, its window full, until it is told what came: what it gathers meanwhile
+ * comes then, and tells the next time whether it has that much to send. Each time it has not
+ * doubles how many runs are passed over. */
 static void due(rt_timer *t)
 {
     rt_delack *d = RT_CONTAINER_OF(t, rt_delack, timer);
-    rt_conn *c = RT_CONTAINER_OF(d, rt_conn, delack);
-    bool few = d->reads < READS_MIN;
-    take(c);
-    if (few || wait(d) < 0) finish(c);
+    bool worth = d->packets * PACKET_NS >= RT_DELACK_NS;
+    if (!d->primed) worth = true;
+    else if (worth) d->vain /= 2;
+    else if (d->vain < VAIN_MAX) d->vain = d->vain ? 2 * d->vain : 1;
+    if (!worth) d->skip = d->vain;
+    d->primed = true;
+    d->packets = 0;
+    go_on(RT_CONTAINER_OF(d, rt_conn, delack), worth);
 }
 
 static void begin(rt_conn *c)
@@ -71,6 +83,8 @@ static void begin(rt_conn *c)
     }
     if (wait(d) < 0) return;
     d->on = true;
+    d->primed = false;
+    d->packets = 0;
     rt_conn_arm(c);
 }
 
@@ -78,9 +92,8 @@ static void begin(rt_conn *c)
 static void note_held(rt_conn *c, bool empty)
 {
     rt_delack *d = &c->delack;
-    d->reads++;
     if (d->large || !empty) finish(c);
-    else if (d->held > RT_DELACK_BYTES_MAX) due(&d->timer);
+    else if (d->held > RT_DELACK_BYTES_MAX) go_on(c, true);
 }
 
 static void note_run(rt_conn *c, size_t got, bool empty)
@@ -93,16 +106,20 @@ static void note_run(rt_conn *c, size_t got, bool empty)
     if (d->reads++ == 0) {
         d->since = rt_now();
         d->written = written(c);
+        d->packets = 0;
     }
     if (d->reads < RT_DELACK_READS || !empty) return;
     d->reads = 0;
-    if (rt_now() - d->since <= RUN_NS && written(c) == d->written) begin(c);
+    if (rt_now() - d->since > d->packets * PACKET_NS || written(c) != d->written) return;
+    if (d->skip) d->skip--;
+    else begin(c);
 }
 
 void rt_delack_note(rt_conn *c, size_t got, bool empty)
 {
     rt_delack *d = &c->delack;
     if (!d->timers || got == 0) return;
+    if (c->into) d->large = true;
     if (d->on) note_held(c, empty);
     else note_run(c, got, empty);
     d->large = false;

@@ -36,7 +36,9 @@ int rt_poller_usable(enum rt_poller_kind kind);
 int rt_poller_new(rt_poller **out, enum rt_poller_kind kind); /* errors: as of rt_poller_usable */
 void rt_poller_free(rt_poller *p);
 int rt_poller_fd(const rt_poller *p);
-bool rt_poller_edges(const rt_poller *p); /* it knows RT_EDGE: epoll alone */
+/* It knows RT_EDGE: epoll alone. Where a limit leaves such a source for the next wait, rt_poller_fd
+ * does not tell of it: there must be something else that wakes, as a timer. */
+bool rt_poller_edges(const rt_poller *p);
 /* Level-triggered, without RT_EDGE. interest may be 0 (only hang-ups). The descriptor does not
  * block: what an event says may be over by the time it is given, and epoll guesses: see
  * rt_poller_told. */
