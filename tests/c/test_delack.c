@@ -300,7 +300,7 @@ static void nor_are_reads_of_nothing(void)
     stream s;
     begin(&s);
     one_by_one(&s, 1);
-    for (uint32_t i = 0; i < 2 * RT_DELACK_READS; i++)
+    for (uint32_t i = 0; i < RT_DELACK_READS + 9; i++)
         s.conn.source.ready(&s.conn.source, RT_READABLE);
     CHECK_INT(s.conn.delack.reads, 1);
     end(&s);
