@@ -217,32 +217,36 @@ static bool left_over(rt_engine *e)
     return true;
 }
 
-/* Sleeps until there is something to drive, or to look after. The wake descriptor would not do
- * for that: who drives may have read it before this thread gets a processor. */
-static int doze(rt_engine *e, struct pollfd *fds)
+/* Sleeps until there is something to drive (the first of these), or to look after, or so long. The
+ * wake descriptor would not do for that: who drives may have read it before this thread gets a
+ * processor. */
+static int doze(rt_engine *e, struct pollfd *fds, nfds_t count, int ms)
 {
     /* seq_cst, both: see rt_engine_gathered_first. */
     atomic_store_explicit(&e->dozing, 1, memory_order_seq_cst);
     bool gathered = atomic_load_explicit(&e->gathered, memory_order_seq_cst);
-    int n = poll(fds, 2, gathered ? 0 : -1);
+    int n = poll(fds, count, gathered ? 0 : ms);
     atomic_store_explicit(&e->dozing, 0, memory_order_relaxed); /* else it is told once in vain */
     return n;
 }
 
 /* Sleeps until there is something to drive, and once there was and others drive, looks whether they
- * do so still, each grace: to be woken by each packet beside them, or in the middle of
+ * do so still, after a grace, and then less and less often: to be woken by each packet beside them, or in the middle of
  * what a packet makes a processor do, costs a round trip more than that. */
 static void watch(rt_engine *e)
 {
     uint64_t seen = UINT64_MAX;     /* beats at the last look that found something, */
     uint64_t last = 0;              /* and at the last */
     bool looking = false;
+    int trust = RT_ENGINE_GRACE_MS; /* until the next look; doubled while others drive */
+    int next = trust;
     struct pollfd fds[2] = {{.fd = rt_engine_fd(e), .events = POLLIN},
                             {.fd = e->own_fd, .events = POLLIN}};
     while (!stopping(e)) {
         bool gathered = atomic_load_explicit(&e->gathered, memory_order_relaxed); /* a hint */
-        if (looking || gathered) poll(fds + 1, 1, RT_ENGINE_GRACE_MS);
-        int n = looking || gathered ? poll(fds, 2, 0) : doze(e, fds);
+        if (gathered) poll(fds + 1, 1, RT_ENGINE_GRACE_MS);
+        else if (looking) doze(e, fds + 1, 1, next);
+        int n = looking || gathered ? poll(fds, 2, 0) : doze(e, fds, 2, -1);
         if (n < 0 && errno != EINTR) return;
         uint64_t told;
         if (n > 0 && fds[1].revents) {
@@ -255,6 +259,9 @@ static void watch(rt_engine *e)
         bool act = ready && (atomic_load_explicit(&e->promised, memory_order_relaxed) == 0 ||
                              beats == seen);
         looking = !act && (ready || (looking && beats != last));
+        if (!looking || beats == last) trust = RT_ENGINE_GRACE_MS;
+        else if (trust < RT_ENGINE_LOOK_MS_MAX) trust *= 2;
+        next = ready ? RT_ENGINE_GRACE_MS : trust;
         last = beats;
         if (ready) seen = beats;
         if (!act && !(gathered && left_over(e))) continue;

@@ -5,8 +5,9 @@
  *   RT_ENGINE_THREAD  its own thread always drives
  *   RT_ENGINE_INLINE  only callers drive
  *   RT_ENGINE_AUTO    callers drive; its own thread takes over when work is
- *                     waiting and nobody has driven for RT_ENGINE_GRACE_MS, at
- *                     once when nobody has promised to drive
+ *                     waiting and nobody has driven for RT_ENGINE_GRACE_MS, as it
+ *                     finds within RT_ENGINE_LOOK_MS_MAX; at once when nobody has
+ *                     promised to drive
  *
  * Who drives may stay awake for a while after a peer was heard, and look for more before it
  * sleeps: waking up costs more than many looks (rt_vigil). The own thread of RT_ENGINE_AUTO
@@ -31,6 +32,9 @@
 
 #define RT_ENGINE_EVENTS_MAX 256
 #define RT_ENGINE_GRACE_MS 5
+/* Its own thread looks each grace whether others drive, and less and less often while they do: it
+ * takes a processor from who waits for an answer. */
+#define RT_ENGINE_LOOK_MS_MAX 40
 /* What one drive reads where the driver is also who works on it. More would be there than a turn
  * of its loop works off: it would wait in memory, instead of in the senders' queues. */
 #define RT_ENGINE_READ_BYTES (512u * 1024u)
