@@ -231,8 +231,8 @@ static int doze(rt_engine *e, struct pollfd *fds, nfds_t count, int ms)
 }
 
 /* Sleeps until there is something to drive, and once there was and others drive, looks whether they
- * do so still, after a grace, and then less and less often: to be woken by each packet beside them, or in the middle of
- * what a packet makes a processor do, costs a round trip more than that. */
+ * do so still, after a grace, and then less and less often: to be woken by each packet beside them,
+ * or in the middle of what a packet makes a processor do, costs a round trip more than that. */
 static void watch(rt_engine *e)
 {
     uint64_t seen = UINT64_MAX;     /* beats at the last look that found something, */
