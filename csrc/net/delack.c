@@ -46,7 +46,7 @@ static void finish(rt_conn *c)
 
 /* As long as it is on the timer is set: an end that came with the last bytes is no news of its own,
  * and is found when nothing else comes. */
-static int wait(rt_delack *d)
+static int set_timer(rt_delack *d)
 {
     return rt_timer_set(d->timers, &d->timer, rt_now() + RT_DELACK_NS);
 }
@@ -54,7 +54,7 @@ static int wait(rt_delack *d)
 static void go_on(rt_conn *c, bool worth)
 {
     take(c);
-    if (!worth || written(c) != c->delack.written || wait(&c->delack) < 0) finish(c);
+    if (!worth || written(c) != c->delack.written || set_timer(&c->delack) < 0) finish(c);
 }
 
 /* A sender soon stands still, its window full, until it is told what came: what it gathers meanwhile
@@ -81,7 +81,7 @@ static void begin(rt_conn *c)
         d->timers = NULL;
         return;
     }
-    if (wait(d) < 0) return;
+    if (set_timer(d) < 0) return;
     d->on = true;
     d->primed = false;
     d->packets = 0;
