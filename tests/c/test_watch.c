@@ -162,6 +162,35 @@ static void test_it_is_not_woken_by_what_others_drive(void)
     end(&w);
 }
 
+static void drive_for(world *w, uint64_t ns)
+{
+    uint64_t start = rt_now();
+    while (rt_now() < start + ns) {
+        put_byte(w->fd[1]);
+        rt_engine_drive(&w->engine, true);
+        rest(GRACE_NS / 25);
+    }
+}
+
+/* Its next look may be far, but what is gathered does not wait for that. */
+static void test_what_is_gathered_waits_for_a_grace_alone(void)
+{
+    world w;
+    int soon = 0, tries = TRIES / 2;
+    begin(&w, 1);
+    for (int i = 0; i < tries; i++) {
+        live(&w);
+        drive_for(&w, (20 + 3 * (uint64_t)i) * GRACE_NS);
+        uint64_t start = rt_now();
+        atomic_store(&w.left, 1);
+        rt_engine_gathered(&w.engine);
+        while (atomic_load(&w.left) && rt_now() < start + RT_SEC) rest(GRACE_NS / 25);
+        soon += rt_now() - start < 3 * GRACE_NS;
+    }
+    CHECK(soon > tries / 2); /* beside programs that compute some are late */
+    end(&w);
+}
+
 /* It trusts who has driven for a while, but not for ever. */
 static void test_it_takes_over_from_who_drove_for_long(void)
 {
@@ -170,12 +199,7 @@ static void test_it_takes_over_from_who_drove_for_long(void)
     begin(&w, 1);
     for (int i = 0; i < TRIES / 4; i++) {
         live(&w);
-        uint64_t start = rt_now();
-        while (rt_now() < start + 20 * GRACE_NS) {
-            put_byte(w.fd[1]);
-            rt_engine_drive(&w.engine, true);
-            rest(GRACE_NS / 25);
-        }
+        drive_for(&w, 20 * GRACE_NS);
         uint64_t ns = taken_after(&w);
         CHECK(ns > GRACE_NS * 9 / 10);
         if (ns < least) least = ns;
@@ -224,4 +248,5 @@ static void test_what_is_gathered_later_is_written_too(void)
 TESTS(test_it_takes_over_after_a_grace_and_gives_way_again,
       test_where_nobody_promised_it_waits_for_nobody, test_it_is_not_woken_by_what_others_drive,
       test_it_takes_over_from_who_drove_for_long,
+      test_what_is_gathered_waits_for_a_grace_alone,
       test_it_sleeps_when_nothing_happens, test_what_is_gathered_later_is_written_too)
