@@ -27,6 +27,8 @@ rt_py_init(sys.modules[__name__])
 Atom = sys.modules[__name__].Atom
 
 from asyncio import CancelledError as _CancelledError  # noqa: E402
+from asyncio import Future as _Future  # noqa: E402
+from asyncio import Task as _Task  # noqa: E402
 from asyncio import _get_running_loop  # noqa: E402
 from asyncio import current_task as _current_task  # noqa: E402
 from contextvars import copy_context as _copy_context  # noqa: E402
@@ -38,6 +40,8 @@ cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject *o)
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
+    bint PyCFunction_Check(object o)
+    PyObject *PyCFunction_GetSelf(object o) except? NULL
     enum:
         PYGEN_RETURN
         PYGEN_NEXT

@@ -7,6 +7,25 @@ cdef enum:
     CANCELLED
 
 
+class _Nowhere:
+    """The loop of a future that nobody waits for."""
+
+    def get_debug(self):
+        return False
+
+
+# A task asks what wakes it for a result, and then goes on. Of a future of asyncio's own it reads that
+# directly; a Wait is asked by name, which costs twice as much as all else that waking takes.
+cdef object _DONE = _Future(loop=_Nowhere())
+_DONE.set_result(None)
+
+
+cdef bint wakes_task(object callback) except -1:
+    """Whether it is a method of asyncio's tasks, those in C: how one in Python asks is its own affair."""
+    cdef PyObject *task = PyCFunction_GetSelf(callback) if PyCFunction_Check(callback) else NULL
+    return task != NULL and isinstance(<object>task, _Task)
+
+
 @cython.final
 @cython.freelist(16)
 cdef class Wait:
@@ -31,8 +50,6 @@ cdef class Wait:
         self.state = state
         if self.callback is None:
             return 0
-        if _current_task(self.loop) is not None:  # two cannot be entered at once
-            return self.call_soon()
         try:
             PyContext_Enter(self.context)
         except RuntimeError:  # whoever runs the loop is in it
@@ -40,7 +57,12 @@ cdef class Wait:
         callback, context = self.callback, self.context
         self.callback = self.context = None
         try:
-            callback(self)
+            callback(_DONE if wakes_task(callback) else self)
+        except RuntimeError:
+            if _current_task(self.loop) is None:
+                raise
+            self.callback, self.context = callback, context  # two cannot be entered at once
+            self.call_soon()
         finally:
             PyContext_Exit(context)
         return 0

@@ -150,6 +150,48 @@ async def test_within_a_task_it_waits_for_the_next_turn(node: Node, loop_kind: s
     assert got == [1]
 
 
+async def test_a_loop_that_is_told_within_a_task_waits_for_its_next_turn(
+    node: Node, loop_kind: str
+) -> None:
+    """The same where it is the loop's own callback that somebody calls."""
+    boxes = [node.mailbox() for _ in range(2)]
+    got: list[Any] = []
+    tasks = [await waits(box, got.append) for box in boxes]
+    for i, box in enumerate(boxes):
+        node.send(box.pid, i)
+    node._binding(asyncio.get_running_loop())._news()
+    assert not got
+    assert await asyncio.gather(*tasks) == [0, 1]
+    assert got == [0, 1]
+
+
+async def test_a_task_of_python_code_is_woken_too(node: Node) -> None:
+    """asyncio's own without its C, and a driver that is no task: each is given what it waited for."""
+    box = node.mailbox()
+    got: list[Any] = []
+
+    async def receive() -> None:
+        for _ in range(3):
+            got.append(await box.receive(10))
+
+    python_task: Any = asyncio.tasks._PyTask  # type: ignore[attr-defined]
+    task = python_task(receive(), loop=asyncio.get_running_loop())
+    for i in range(3):
+        while box._waiter is None:
+            await asyncio.sleep(0)
+        node.send(box.pid, i)
+        await until(lambda i=i: len(got) > i)  # type: ignore[misc]
+    await task
+    receiving = box.receive(10)
+    waiting = receiving.send(None)
+    told: list[Any] = []
+    waiting.add_done_callback(told.append)
+    node.send(box.pid, 3)
+    await until(lambda: bool(told))
+    assert told == [waiting]
+    receiving.close()
+
+
 async def test_an_interrupt_in_one_leaves_the_others_hearing(node: Node) -> None:
     loop = asyncio.get_running_loop()
     boxes = [node.mailbox() for _ in range(3)]
