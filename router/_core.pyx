@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
 """The C core as thin classes: nodes, mailboxes, notifiers.
 
 Everything here is private; router/node.py and router/mailbox.py are the public
@@ -322,7 +322,7 @@ cdef class LoopFlush:
         self.node = node_ref
         self.thread = PyThread_get_thread_ident()
 
-    cdef bint here(self) except -1:
+    cdef inline bint here(self) except -1:
         """True when the caller runs on that loop, so that its turn will end.
 
         Asking asyncio costs a system call (it compares process ids), so it is asked
@@ -332,7 +332,7 @@ cdef class LoopFlush:
             return False
         return self.scheduled or self.turning or _get_running_loop() is self.loop
 
-    cdef int schedule(self) except -1:
+    cdef inline int schedule(self) except -1:
         if not self.scheduled:
             if not self.turning:
                 self.loop.call_soon(self._run)

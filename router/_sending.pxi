@@ -52,7 +52,7 @@ cdef class NodeCore(BareNode):
         return 0
 
     @cython.final
-    cdef rt_buf *take_scratch(self, rt_buf *own) noexcept:
+    cdef inline rt_buf *take_scratch(self, rt_buf *own) noexcept:
         rt_py_let_go()
         # An encoder hook may call back into send: the second one in has its own buffer.
         if self.scratch_busy:
@@ -77,7 +77,7 @@ cdef class NodeCore(BareNode):
             self.refill(b)
 
     @cython.final
-    cdef void give_scratch(self, rt_buf *b) noexcept:
+    cdef inline void give_scratch(self, rt_buf *b) noexcept:
         if b != &self.scratch:
             rt_buf_fini(b)
             return
@@ -170,7 +170,7 @@ cdef class NodeCore(BareNode):
         return check(rc, f"cannot send to {peer.name}")
 
     @cython.final
-    cdef int join(self, Way way, rt_slice payload) except -1:
+    cdef inline int join(self, Way way, rt_slice payload) except -1:
         """Whether a message joined the last frame that this turn gathered: its lead is the same."""
         cdef LoopFlush flush = self.loop_flush
         cdef int rc
@@ -182,7 +182,7 @@ cdef class NodeCore(BareNode):
         return rc >= 0
 
     @cython.final
-    cdef Way way_to(self, object dest, object sender):
+    cdef inline Way way_to(self, object dest, object sender):
         """What leads a frame to dest; None when dest is of this node or unusable."""
         cdef size_t at = (<size_t><void *>dest >> 4 ^ <size_t><void *>dest >> 12) & (WAYS - 1)
         cdef Way way = <Way>self.ways[at]
@@ -223,7 +223,7 @@ cdef class NodeCore(BareNode):
         return way
 
     @cython.final
-    cdef int lead(self, rt_buf *b, Way way) except -1:
+    cdef inline int lead(self, rt_buf *b, Way way) except -1:
         """Leaves room in an empty buffer for the lead of a frame, unwritten."""
         check(rt_buf_reserve(b, way.lead.n + 64), "cannot send")
         b.n = way.lead.n
@@ -265,7 +265,7 @@ cdef class NodeCore(BareNode):
         return 0
 
     @cython.final
-    cdef int send_one(self, object dest, object term, object sender) except -1:
+    cdef inline int send_one(self, object dest, object term, object sender) except -1:
         cdef rt_buf own
         cdef rt_buf *b = self.take_scratch(&own)
         cdef Way way
