@@ -356,6 +356,7 @@ cdef extern from "router.h":
     rt_shared *rt_py_apart_share(object bytes_) except NULL
     void rt_py_let_go()
     void rt_py_inherit_anext(void *type)
+    int rt_py_own_method(object type, object name) except -1
     void rt_py_set_send(void *type, int (*send)(PyObject *, PyObject *, PyObject **) except -1)
     PyObject *rt_py_decode_or_null "rt_py_decode"(object codec, const uint8_t *p, size_t n,
                                                  size_t *used)

@@ -263,7 +263,7 @@ EVENT_ACCEPT: Final[int]
 CODE_EEXIST: Final[int]
 CODE_ENOK: Final[int]
 
-_Box = TypeVar("_Box", bound=MailboxCore)
+_Face = TypeVar("_Face", bound=NodeCore | MailboxCore)
 
 def default_limits() -> dict[str, int]: ...
 def connect_error(code: int, text: str, name: str) -> RouterError: ...
@@ -476,7 +476,7 @@ class MailboxCore:
 
 # ---- the registry alone (_registry.pxi) ----
 
-def inherits_anext(cls: type[_Box], /) -> type[_Box]: ...
+def calls_directly(cls: type[_Face], /) -> type[_Face]: ...
 
 @final
 class Registry(Generic[_Item]):

@@ -1,4 +1,4 @@
-# cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
+# cython: language_level=3
 """The C core as thin classes: nodes, mailboxes, notifiers.
 
 Everything here is private; router/node.py and router/mailbox.py are the public
@@ -356,6 +356,21 @@ cdef class LoopFlush:
         if node is not None:
             (<NodeCore>node).paced = 0
             (<NodeCore>node)._flush()
+
+
+def calls_directly(cls):
+    """Decorates a subclass of NodeCore or MailboxCore: what is called for each message costs there
+    what it costs in the base. Else a method in C is called after a walk through the bases, and
+    `async for` looks its own up by name.
+    """
+    if not issubclass(cls, (NodeCore, MailboxCore)):
+        raise TypeError(f"a subclass of NodeCore or MailboxCore, not {cls!r}")
+    of_box = issubclass(cls, MailboxCore)
+    for name in ("receive", "receive_many") if of_box else ("send", "send_many"):
+        rt_py_own_method(cls, name)
+    if of_box:
+        rt_py_inherit_anext(<PyTypeObject *>cls)
+    return cls
 
 
 include "_node.pxi"

@@ -1,13 +1,5 @@
 # Part of _core.pyx: mailboxes, their signals, and their end.
 
-def inherits_anext(cls):
-    """Decorates a subclass of MailboxCore: `async for` asks it as directly as its base."""
-    if not issubclass(cls, MailboxCore):
-        raise TypeError(f"a subclass of MailboxCore, not {cls!r}")
-    rt_py_inherit_anext(<PyTypeObject *>cls)
-    return cls
-
-
 # A box found dead in a cycle ends its process like any other, for which it needs its
 # node: the collector must not take that away first.
 @cython.no_gc_clear
@@ -158,6 +150,9 @@ cdef class MailboxCore:
                 return True
         return False
 
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
     def receive(self, timeout=None):
         """The next term.
 
@@ -167,6 +162,9 @@ cdef class MailboxCore:
         """
         return receiving(self, timeout, 0, False)
 
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
     def receive_many(self, Py_ssize_t max=1024, timeout=None):
         """At least one and at most `max` terms, as many as are there; else like `receive`."""
         if max < 1:

@@ -435,6 +435,9 @@ cdef class NodeCore(BareNode):
             raise TypeError(f"sender is a Mailbox or a Pid, not {type(sender).__name__}")
         return (<MailboxCore>sender).pid_of()
 
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
     def send(self, dest, term, *, sender=None):
         """Sends `term` to `dest` without waiting.
 
@@ -452,6 +455,9 @@ cdef class NodeCore(BareNode):
             sender = self.sender_pid(sender)
         self.send_one(dest, term, sender)
 
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
     def send_many(self, dest, terms, *, sender=None):
         """Sends each of `terms`, in order, written together; else like `send`.
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from router._core import EMPTY, OVERFLOWS, MailboxCore, Notifier, inherits_anext
+from router._core import EMPTY, OVERFLOWS, MailboxCore, Notifier, calls_directly
 from router.errors import DecodeError, ExitSignal, RouterError
 from router.etf import Atom, Reference
 
@@ -21,7 +21,7 @@ __all__ = ["Mailbox"]
 _BATCH = 1024
 
 
-@inherits_anext
+@calls_directly
 class Mailbox(MailboxCore):
     """Receives what is sent to its pid, its name or its aliases.
 

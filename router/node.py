@@ -37,6 +37,7 @@ __all__ = ["Node", "Resolver"]
 _NAMED_MARK = 64
 
 
+@_core.calls_directly
 class Node(LivingNode):
     """A node that other Erlang, Elixir and router nodes can reach.
 

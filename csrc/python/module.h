@@ -21,5 +21,7 @@ void rt_py_set_send(void *type, rt_py_send send);
 /* Gives a class made in Python the slot am_anext of its base: Cython's __anext__ is a method too,
  * which Python would look up by name each time. */
 void rt_py_inherit_anext(void *type);
+/* Gives a class made in Python a method of its own from one in C that it inherits: 0 or -1. */
+int rt_py_own_method(PyObject *type, PyObject *name);
 
 #endif

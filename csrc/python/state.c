@@ -106,6 +106,19 @@ void rt_py_inherit_anext(void *type) {
     t->tp_as_async->am_anext = t->tp_base->tp_as_async->am_anext;
 }
 
+int rt_py_own_method(PyObject *type, PyObject *name) {
+    PyObject *found = PyObject_GetAttr(type, name), *own = NULL;
+    if (!found) return -1;
+    if (Py_IS_TYPE(found, &PyMethodDescr_Type))
+        own = PyDescr_NewMethod((PyTypeObject *)type, ((PyMethodDescrObject *)found)->d_method);
+    else
+        PyErr_Format(PyExc_TypeError, "%R is no method in C", found);
+    int rc = own ? PyObject_SetAttr(type, name, own) : -1;
+    Py_XDECREF(own);
+    Py_DECREF(found);
+    return rc;
+}
+
 int rt_py_init(PyObject *module) {
     if (!rt_py_st && state_make() < 0) return -1;
     rt_py_state *st = rt_py_st;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import socket
 import threading
@@ -12,7 +13,17 @@ from typing import Any
 
 import pytest
 
-from router import Atom, BufferFull, EncodeError, Node, NodeDown, NoProcess, RouterError
+from router import (
+    Atom,
+    BufferFull,
+    EncodeError,
+    Mailbox,
+    Node,
+    NodeDown,
+    NoProcess,
+    RouterError,
+    _core,
+)
 from router.cli.common import free_port
 
 from .conftest import Pair, new_name, run_by
@@ -494,3 +505,38 @@ async def test_a_batch_that_meets_the_hard_limit(pair: Pair) -> None:
             seen += await box.receive_many(timeout=5)
         assert [term[0] for term in seen] == list(range(accepted))
         assert box.waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("face", "name", "signature"),
+    [
+        (Node, "send", "(self, /, dest, term, *, sender=None)"),
+        (Node, "send_many", "(self, /, dest, terms, *, sender=None)"),
+        (Mailbox, "receive", "(self, /, timeout=None)"),
+        (Mailbox, "receive_many", "(self, /, max=1024, timeout=None)"),
+    ],
+)
+def test_what_is_called_for_each_message_is_of_the_public_class(
+    face: type, name: str, signature: str
+) -> None:
+    """So that no call walks through the bases; and it explains itself as a function does."""
+    method = getattr(face, name)
+    assert method.__objclass__ is face
+    assert str(inspect.signature(method)) == signature
+    assert not (method.__doc__ or "(").startswith("(")
+    with pytest.raises(TypeError, match=f"for '{face.__name__}' objects doesn't apply to a 'str'"):
+        method("no such object", 1, 2)
+
+
+def test_only_a_face_of_the_core_is_called_directly() -> None:
+    class Other:
+        send = send_many = None
+
+    class Named(_core.NodeCore):
+        send = "its own"
+
+    with pytest.raises(TypeError, match="a subclass of NodeCore or MailboxCore"):
+        _core.calls_directly(Other)  # type: ignore[type-var]
+    with pytest.raises(TypeError, match="'its own' is no method in C"):
+        _core.calls_directly(Named)
+    assert Named.send == "its own"

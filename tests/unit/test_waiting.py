@@ -166,7 +166,7 @@ async def test_a_loop_that_is_told_within_a_task_waits_for_its_next_turn(
 
 
 async def test_a_task_of_python_code_is_woken_too(node: Node) -> None:
-    """asyncio's own without its C, and a driver that is no task: each is given what it waited for."""
+    """asyncio's without its C, and who is no task: each is given what it waited for."""
     box = node.mailbox()
     got: list[Any] = []
 
