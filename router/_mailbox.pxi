@@ -166,7 +166,10 @@ cdef class MailboxCore:
     @cython.embedsignature(True)
     @cython.embedsignature.format("clinic")
     def receive_many(self, Py_ssize_t max=1024, timeout=None):
-        """At least one and at most `max` terms, as many as are there; else like `receive`."""
+        """At least one and at most `max` terms, as many as are there; else like `receive`.
+
+        A list that is let go of (`del`) before the next is asked for leaves warm memory to it.
+        """
         if max < 1:
             raise ValueError(f"max is at least 1, not {max}")
         return receiving(self, timeout, max, False)

@@ -42,6 +42,7 @@ async def by_receive_many(box: router.Mailbox, count: int, size: int) -> Times:
             if term[1] != want:
                 raise Wrong(f"id {term[1]}, not {want}")
             want += 1
+        del terms  # here and in peers: its memory then serves the next ones
     last = now()
     check_payload(term[0], term[2], size)
     return first, last, count - alone
@@ -91,6 +92,7 @@ async def of_many(box: router.Mailbox, count: int, size: int, senders: int) -> T
                 raise Wrong(f"id {id_ & MASK} of {sender}, not {expected[sender] & MASK}")
             expected[sender] += 1
         got += len(terms)
+        del terms
     last = now()
     check_payload(term[0], term[2], size)
     return first, last, count - alone

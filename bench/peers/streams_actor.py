@@ -182,8 +182,9 @@ class BufferedSink(Buffered):
                     raise Wrong(f"id {event[1]}, not {want}")
                 want += 1
             self.want = want
+            del events
             if want == self.stop:
-                run.end(events[-1][0], events[-1][2])
+                run.end(event[0], event[2])
         return begin
 
     def start(self, id_: int, want: int) -> None:
@@ -333,7 +334,8 @@ class Actor:
                     raise Wrong(f"id {event[1]}, not {want}")
                 want += 1
             got += len(events)
-        run.end(events[-1][0], events[-1][2])
+            del events
+        run.end(event[0], event[2])
 
     async def drop(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -86,6 +86,7 @@ class Actor:
                 if event[1] != want:
                     raise Wrong(f"id {event[1]}, not {want}")
                 want += 1
+            del events
         last = now()
         check_payload(event[0], event[2], size)
         return first, last, count - alone
@@ -96,7 +97,6 @@ class Actor:
         recv = self.pull.recv
         expected = [sender << SHIFT for sender in range(senders)]
         got = alone = first = 0
-        events: list[Event] = []
         while got < count:
             if form == "batched":
                 events = self.decode_list(recv(copy=False).buffer)
@@ -111,8 +111,9 @@ class Actor:
                     raise Wrong(f"id {id_ & MASK} of {sender}, not {expected[sender] & MASK}")
                 expected[sender] += 1
             got += len(events)
+            del events
         last = now()
-        check_payload(events[-1][0], events[-1][2], size)
+        check_payload(event[0], event[2], size)
         return first, last, count - alone
 
     def connect(self, *dests: str) -> None:
