@@ -33,6 +33,11 @@ from asyncio import _get_running_loop  # noqa: E402
 from asyncio import current_task as _current_task  # noqa: E402
 from contextvars import copy_context as _copy_context  # noqa: E402
 
+# Before Python 3.12 asyncio's `current_task` is a function in Python, which looks in here.
+cdef dict _current_tasks = None
+if sys.version_info < (3, 12):
+    from asyncio.tasks import _current_tasks
+
 from router import errors  # noqa: E402
 
 cdef extern from "Python.h":
@@ -149,6 +154,12 @@ cdef class Notifier:
         rt_notifier_after_fork(self.ptr)
 
 
+cdef bint runs_task(object loop) except -1:
+    if _current_tasks is not None:
+        return loop in _current_tasks
+    return _current_task(loop) is not None
+
+
 cdef int tell_all(list waits, bint later) except -1:
     """Tells each Wait of its news, and takes it out."""
     cdef Wait waiting
@@ -239,7 +250,8 @@ cdef class LoopCore:
                 ready[at] = (<MailboxCore>ready[at]).waiting_on(self.loop)
             ready, waits = None, ready
             node = box = None
-            tell_all(waits, nested)
+            # Two tasks cannot be entered at once, and somebody may run a loop within one.
+            tell_all(waits, nested or (waits and runs_task(self.loop)))
         finally:
             self.looking = 0
             if flush is not None:

@@ -15,7 +15,7 @@ class _Nowhere:
 
 
 # A task asks what wakes it for a result, and then goes on. Of a future of asyncio's own it reads that
-# directly; a Wait is asked by name, which costs twice as much as all else that waking takes.
+# directly; a Wait is asked by name, through text that is made for it each time.
 cdef object _DONE = _Future(loop=_Nowhere())
 _DONE.set_result(None)
 
@@ -44,7 +44,7 @@ cdef class Wait:
     cdef object __weakref__
 
     cdef int tell_now(self, int state) except -1:
-        """Called on the loop, in a callback of its own: the task goes on."""
+        """Called on the loop, in a callback of its own where no task runs: the task goes on."""
         if self.state != WAITS:
             return 0
         self.state = state
@@ -58,11 +58,6 @@ cdef class Wait:
         self.callback = self.context = None
         try:
             callback(_DONE if wakes_task(callback) else self)
-        except RuntimeError:
-            if _current_task(self.loop) is None:
-                raise
-            self.callback, self.context = callback, context  # two cannot be entered at once
-            self.call_soon()
         finally:
             PyContext_Exit(context)
         return 0

@@ -112,7 +112,7 @@ int rt_py_own_method(PyObject *type, PyObject *name) {
     if (Py_IS_TYPE(found, &PyMethodDescr_Type))
         own = PyDescr_NewMethod((PyTypeObject *)type, ((PyMethodDescrObject *)found)->d_method);
     else
-        PyErr_Format(PyExc_TypeError, "%R is no method in C", found);
+        PyErr_Format(PyExc_TypeError, "%R of %R is no method in C", name, type);
     int rc = own ? PyObject_SetAttr(type, name, own) : -1;
     Py_XDECREF(own);
     Py_DECREF(found);

@@ -537,6 +537,6 @@ def test_only_a_face_of_the_core_is_called_directly() -> None:
 
     with pytest.raises(TypeError, match="a subclass of NodeCore or MailboxCore"):
         _core.calls_directly(Other)  # type: ignore[type-var]
-    with pytest.raises(TypeError, match="'its own' is no method in C"):
+    with pytest.raises(TypeError, match="'send' of .*Named.* is no method in C"):
         _core.calls_directly(Named)
     assert Named.send == "its own"

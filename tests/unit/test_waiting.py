@@ -160,6 +160,7 @@ async def test_a_loop_that_is_told_within_a_task_waits_for_its_next_turn(
     for i, box in enumerate(boxes):
         node.send(box.pid, i)
     node._binding(asyncio.get_running_loop())._news()
+    assert all(box._waiter.done() for box in boxes)  # they are told
     assert not got
     assert await asyncio.gather(*tasks) == [0, 1]
     assert got == [0, 1]
@@ -189,6 +190,61 @@ async def test_a_task_of_python_code_is_woken_too(node: Node) -> None:
     node.send(box.pid, 3)
     await until(lambda: bool(told))
     assert told == [waiting]
+    receiving.close()
+
+
+async def test_a_task_in_c_is_woken_with_a_future_of_asyncios_own(node: Node) -> None:
+    box, sleeper = node.mailbox(), asyncio.create_task(asyncio.sleep(60))
+    receiving = box.receive(10)
+    await asyncio.sleep(0)
+    receiving.send(None).add_done_callback(sleeper.cancel)  # shows what it is given
+    node.send(box.pid, 1)
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await sleeper
+    (given,) = caught.value.args
+    assert type(given) is asyncio.Future
+    assert given.result() is None
+    receiving.close()
+
+
+async def test_who_is_no_task_waits_for_the_next_turn_too(node: Node) -> None:
+    """It may have no guard of its own against running within another task."""
+    box, within = node.mailbox(), list[bool]()
+    receiving = box.receive(10)
+
+    def wake(waiting: Any) -> None:
+        within.append(asyncio.current_task() is not None)
+
+    receiving.send(None).add_done_callback(wake)
+    node.send(box.pid, 1)
+    node._binding(asyncio.get_running_loop())._news()
+    assert not within
+    await until(lambda: bool(within))
+    assert within == [False]
+    receiving.close()
+
+
+async def test_an_error_of_who_is_woken_is_told_once(node: Node, loop_kind: str) -> None:
+    box = node.mailbox()
+    errors: list[Any] = []
+    woken: list[Any] = []
+
+    def wake(waiting: Any) -> None:
+        woken.append(waiting)
+        raise RuntimeError("its own")
+
+    receiving = box.receive(10)
+    waiting = receiving.send(None)
+    waiting.add_done_callback(wake)
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: errors.append(context["exception"])
+    )
+    node.send(box.pid, 1)
+    await until(lambda: bool(errors))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert woken == [waiting]
+    assert [str(e) for e in errors] == ["its own"]
     receiving.close()
 
 
